@@ -1,0 +1,127 @@
+"""What goes into an artifact and what comes out: the locked I/O contract.
+
+The source model speaks float32 in its own axis order. An artifact may store an input channels-last and as int8; a
+``Port`` says how, and ``Contract.encode`` / ``decode`` translate, so that nothing else needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import DataError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of an artifact.
+
+    ``shape`` is the artifact's. ``perm[i]`` is the source axis that lies at artifact axis ``i``. ``scale`` and
+    ``zero_point`` are set when ``dtype`` is quantized: real = scale * (stored - zero_point).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    perm: tuple[int, ...]
+    layout: str = ""
+    scale: float | None = None
+    zero_point: int | None = None
+
+    @property
+    def source_shape(self) -> tuple[int, ...]:
+        """The shape in the source model's axis order."""
+        shape = [0] * len(self.shape)
+        for stored, source in enumerate(self.perm):
+            shape[source] = self.shape[stored]
+        return tuple(shape)
+
+    def encode(self, value: Array) -> Array:
+        """A real value in source layout as the artifact wants it. Raises DataError on a wrong shape."""
+        if tuple(value.shape) != self.source_shape:
+            raise DataError(f"input {self.name}: shape {list(value.shape)} was given, {list(self.source_shape)} is needed")
+        stored = value.transpose(self.perm)
+        if self.scale is None or self.zero_point is None:
+            return np.ascontiguousarray(stored, dtype=self.dtype)
+        return self._quantized(stored)
+
+    def _quantized(self, real: Array) -> Array:
+        from edgekit.quant.numerics import quantize
+        from edgekit.quant.plan import QParams
+
+        assert self.scale is not None and self.zero_point is not None
+        qparams = QParams(self.dtype, (self.scale,), (self.zero_point,))
+        return np.ascontiguousarray(quantize(real, qparams))
+
+    def decode(self, stored: Array) -> Array:
+        """What the artifact gave, as real values in source layout (integers stay integers when not quantized)."""
+        inverse = np.argsort(self.perm)
+        value = stored.transpose(inverse) if stored.ndim == len(self.perm) else stored
+        if self.scale is None or self.zero_point is None:
+            return value
+        return ((value.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Names, order, shapes, layouts, dtypes and scales of an artifact's inputs and outputs, and its preprocessing."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+
+    def encode(self, sample: Mapping[str, Array]) -> dict[str, Array]:
+        """Source-layout float values by input name -> what the artifact wants. Raises DataError on a missing input."""
+        missing = [port.name for port in self.inputs if port.name not in sample]
+        if missing:
+            raise DataError(f"no value for input {', '.join(missing)}; given: {', '.join(sample) or 'nothing'}")
+        return {port.name: port.encode(sample[port.name]) for port in self.inputs}
+
+    def decode(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The artifact's outputs by name -> real values in source layout."""
+        return {port.name: port.decode(outputs[port.name]) for port in self.outputs}
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back to an equal contract."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Contract:
+        """The contract that ``to_json`` wrote."""
+
+        def port(item: Mapping[str, Any]) -> Port:
+            return Port(**{**item, "shape": tuple(item["shape"]), "perm": tuple(item["perm"])})
+
+        return cls(
+            tuple(map(port, value["inputs"])),
+            tuple(map(port, value["outputs"])),
+            dict(value.get("preprocessing", {})),
+            tuple(value.get("labels", ())),
+        )
+
+    def differences(self, other: Contract) -> list[str]:
+        """What changed from ``self`` to ``other``, one line each; empty when a user of the artifact sees no change."""
+        found = []
+        for side in ("inputs", "outputs"):
+            mine, theirs = getattr(self, side), getattr(other, side)
+            if [p.name for p in mine] != [p.name for p in theirs]:
+                found.append(f"{side}: {[p.name for p in mine]} became {[p.name for p in theirs]}")
+                continue
+            for before, after in zip(mine, theirs, strict=True):
+                found += [
+                    f"{before.name}.{key}: {getattr(before, key)} became {getattr(after, key)}"
+                    for key in ("shape", "dtype", "perm", "scale", "zero_point")
+                    if getattr(before, key) != getattr(after, key)
+                ]
+        if dict(self.preprocessing) != dict(other.preprocessing):
+            found.append("preprocessing changed")
+        if self.labels != other.labels:
+            found.append("labels changed")
+        return found

@@ -1,0 +1,1 @@
+"""Quantization: the plan, its numerics, ranges, calibration and the rules that turn ranges into a plan."""

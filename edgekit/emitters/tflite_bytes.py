@@ -1,0 +1,335 @@
+"""TFLite flatbuffer <-> ``tflite_graph.Graph``. The only module that knows the flatbuffer schema.
+
+Equal vectors, quantization tables and buffers are written once and shared, which the format allows: a flatbuffer is a
+graph of offsets (https://flatbuffers.dev/internals/). The bytes depend on the graph alone.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgekit.emitters.tflite_graph import Graph, Op, Tensor
+from edgekit.errors import ModelError
+from edgekit.quant.plan import QParams
+
+IDENTIFIER = b"TFL3"
+SIGNATURE = "serving_default"
+
+DTYPES = {
+    "float32": schema.TensorType.FLOAT32,
+    "float16": schema.TensorType.FLOAT16,
+    "int8": schema.TensorType.INT8,
+    "uint8": schema.TensorType.UINT8,
+    "int16": schema.TensorType.INT16,
+    "int32": schema.TensorType.INT32,
+    "int64": schema.TensorType.INT64,
+    "bool": schema.TensorType.BOOL,
+    "float64": schema.TensorType.FLOAT64,
+    "uint32": schema.TensorType.UINT32,
+}
+
+# Options whose table is not simply the operator's name in camel case.
+OPTIONS = {
+    "CONV_2D": "Conv2DOptions",
+    "CONV_3D": "Conv3DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "MEAN": "ReducerOptions",
+    "SUM": "ReducerOptions",
+    "REDUCE_MAX": "ReducerOptions",
+    "REDUCE_MIN": "ReducerOptions",
+    "REDUCE_PROD": "ReducerOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "PADV2": "PadV2Options",
+    "TOPK_V2": "TopKV2Options",
+    "ARG_MAX": "ArgMaxOptions",
+    "ARG_MIN": "ArgMinOptions",
+    "SELECT_V2": "SelectV2Options",
+}
+ENUMS = {"padding": schema.Padding, "fused_activation_function": schema.ActivationFunctionType, "mode": schema.MirrorPadMode}
+
+# Operator version: (float, int8), or (float, int8, int16), where it is not (1, 2). tensorflow/lite/tools/versioning/op_version.cc
+VERSIONS: dict[str, tuple[int, ...]] = {
+    "CONV_2D": (1, 3, 4),
+    "DEPTHWISE_CONV_2D": (1, 3, 5),
+    "FULLY_CONNECTED": (1, 4, 7),
+    "TRANSPOSE_CONV": (3, 3),
+    "RESHAPE": (1, 1),
+    "EXPAND_DIMS": (1, 1),
+    "CAST": (1, 1),
+    "PRELU": (1, 1),
+    "HARD_SWISH": (1, 1),
+    "ELU": (1, 1),
+    "GELU": (1, 1),
+    "DEPTH_TO_SPACE": (1, 1),
+    "SQUEEZE": (1, 1),
+    "TILE": (1, 1),
+    "RSQRT": (1, 1),
+    "NEG": (1, 1),
+    "PACK": (1, 1),
+    "UNPACK": (1, 1),
+    "BROADCAST_TO": (2, 2),
+    "RESIZE_BILINEAR": (3, 3),
+    "RESIZE_NEAREST_NEIGHBOR": (3, 3),
+}
+PER_CHANNEL_FULLY_CONNECTED = 12
+
+
+@cache
+def _names(enum: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
+
+
+def options_table(code: str) -> str | None:
+    """The schema's options table of an operator, or None when it has none."""
+    name = OPTIONS.get(code) or "".join(part.capitalize() for part in code.split("_")) + "Options"
+    return name if hasattr(schema.BuiltinOptions, name) else None
+
+
+def _version(op: Op) -> int:
+    data = next((t for t in op.inputs if t is not None and (t.data is None or op.code == "DEQUANTIZE")), op.outputs[0])
+    kinds = {"int8": 1, "uint8": 1, "int16": 2}
+    if op.code == "QUANTIZE":
+        return 2 if data.dtype in kinds else 1
+    weights = op.inputs[1].quant if op.code == "FULLY_CONNECTED" and op.inputs[1] is not None else None
+    if weights is not None and weights.axis is not None and len(weights.scale) > 1:
+        return PER_CHANNEL_FULLY_CONNECTED
+    versions = VERSIONS.get(op.code, (1, 2))
+    return versions[min(kinds.get(data.dtype, 0), len(versions) - 1)]
+
+
+class _Writer:
+    """A flatbuffer builder that writes equal things once."""
+
+    def __init__(self) -> None:
+        self.builder = flatbuffers.Builder(1 << 16)
+        self._seen: dict[Any, int] = {}
+
+    def once(self, key: Any, make: Callable[[], int]) -> int:
+        if key not in self._seen:
+            self._seen[key] = make()
+        return self._seen[key]
+
+    def string(self, text: str) -> int:
+        return self.once(("string", text), lambda: int(self.builder.CreateString(text)))
+
+    def vector(self, values: Any, dtype: str) -> int:
+        array = np.asarray(values, dtype=dtype)
+        return self.once((dtype, array.tobytes()), lambda: int(self.builder.CreateNumpyVector(array)))
+
+    def offsets(self, items: Sequence[int]) -> int:
+        self.builder.StartVector(4, len(items), 4)
+        for item in reversed(items):
+            self.builder.PrependUOffsetTRelative(item)
+        return int(self.builder.EndVector())
+
+    def table(self, kind: str, **fields: Any) -> int:
+        """Write one table: a field is an offset or a scalar; None is left out."""
+        getattr(schema, f"{kind}Start")(self.builder)
+        for name, value in fields.items():
+            if value is not None:
+                getattr(schema, f"{kind}Add{name}")(self.builder, value)
+        return int(getattr(schema, f"{kind}End")(self.builder))
+
+    def bytes(self, data: bytes) -> int:
+        """A byte vector aligned to 16, as the schema asks of buffers."""
+        b = self.builder
+        b.StartVector(1, len(data), 16)
+        b.head = b.head - len(data)
+        b.Bytes[b.head : b.head + len(data)] = data
+        return int(b.EndVector())
+
+
+def write(graph: Graph) -> bytes:
+    """The graph as a TFLite file. Deterministic: equal graphs give equal bytes."""
+    w = _Writer()
+    tensors = graph.tensors()
+    index = {id(t): i for i, t in enumerate(tensors)}
+    buffers = [w.table("Buffer")]
+    buffer_of: dict[bytes, int] = {}
+
+    def buffer(data: bytes) -> int:
+        if data not in buffer_of:
+            buffer_of[data] = len(buffers)
+            buffers.append(w.table("Buffer", Data=w.bytes(data)))
+        return buffer_of[data]
+
+    tensor_offsets = [_tensor(w, t, 0 if t.data is None else buffer(_raw(t))) for t in tensors]
+    codes: dict[tuple[str, int], int] = {}
+    ops = [_op(w, op, index, codes.setdefault((op.code, _version(op)), len(codes))) for op in graph.ops]
+    metadata = [
+        w.table("Metadata", Name=w.string(name), Buffer=buffer(value)) for name, value in sorted(graph.metadata.items())
+    ]
+    subgraph = w.table(
+        "SubGraph",
+        Tensors=w.offsets(tensor_offsets),
+        Inputs=w.vector([index[id(t)] for t in graph.inputs], "int32"),
+        Outputs=w.vector([index[id(t)] for t in graph.outputs], "int32"),
+        Operators=w.offsets(ops),
+        Name=w.string("main"),
+    )
+    model = w.table(
+        "Model",
+        Version=3,
+        OperatorCodes=w.offsets([_code(w, code, version) for code, version in codes]),
+        Subgraphs=w.offsets([subgraph]),
+        Description=w.string(graph.description),
+        Buffers=w.offsets(buffers),
+        Metadata=w.offsets(metadata) if metadata else None,
+        SignatureDefs=_signature(w, graph, index),
+    )
+    w.builder.Finish(model, IDENTIFIER)
+    return bytes(w.builder.Output())
+
+
+def _raw(tensor: Tensor) -> bytes:
+    assert tensor.data is not None
+    return np.ascontiguousarray(tensor.data, dtype=tensor.dtype).tobytes()
+
+
+def _tensor(w: _Writer, tensor: Tensor, buffer: int) -> int:
+    quant = None if tensor.quant is None else _quant(w, tensor.quant)
+    return w.table(
+        "Tensor",
+        Shape=w.vector(tensor.shape, "int32"),
+        Type=DTYPES[tensor.dtype],
+        Buffer=buffer,
+        Name=w.string(tensor.name),
+        Quantization=quant,
+        HasRank=True,
+    )
+
+
+def _quant(w: _Writer, q: QParams) -> int:
+    def make() -> int:
+        return w.table(
+            "QuantizationParameters",
+            Scale=w.vector(q.scale, "float32"),
+            ZeroPoint=w.vector(q.zero_point, "int64"),
+            QuantizedDimension=q.axis or 0,
+        )
+
+    return w.once(("quant", q.scale, q.zero_point, q.axis or 0), make)
+
+
+def _op(w: _Writer, op: Op, index: dict[int, int], code: int) -> int:
+    kind = options_table(op.code)
+    fields: dict[str, Any] = {}
+    if kind is not None:
+        fields = {
+            "BuiltinOptionsType": getattr(schema.BuiltinOptions, kind),
+            "BuiltinOptions": w.once((kind, tuple(sorted(op.options.items()))), lambda: _options(w, kind, op)),
+        }
+    return w.table(
+        "Operator",
+        OpcodeIndex=code,
+        Inputs=w.vector([-1 if t is None else index[id(t)] for t in op.inputs], "int32"),
+        Outputs=w.vector([index[id(t)] for t in op.outputs], "int32"),
+        **fields,
+    )
+
+
+def _options(w: _Writer, kind: str, op: Op) -> int:
+    table = getattr(schema, f"{kind}T")()
+    for name, value in op.options.items():
+        attribute = re.sub(r"_([a-z])", lambda m: m.group(1).upper(), name)
+        if not hasattr(table, attribute):
+            raise KeyError(f"{kind} has no field {name}")
+        enum = ENUMS.get(name)
+        if enum is not None and isinstance(value, str):
+            value = getattr(enum, value)
+        setattr(table, attribute, np.array(value, np.int32) if isinstance(value, tuple) else value)
+    return int(table.Pack(w.builder))
+
+
+def _code(w: _Writer, code: str, version: int) -> int:
+    number = getattr(schema.BuiltinOperator, code)
+    return w.table("OperatorCode", DeprecatedBuiltinCode=min(number, 127), BuiltinCode=number, Version=version)
+
+
+def _signature(w: _Writer, graph: Graph, index: dict[int, int]) -> int:
+    def maps(tensors: Sequence[Tensor]) -> int:
+        return w.offsets(
+            [w.table("TensorMap", Name=w.string(t.name), TensorIndex=index[id(t)]) for t in tensors]
+        )
+
+    definition = w.table(
+        "SignatureDef",
+        Inputs=maps(graph.inputs),
+        Outputs=maps(graph.outputs),
+        SignatureKey=w.string(SIGNATURE),
+        SubgraphIndex=0,
+    )
+    return w.offsets([definition])
+
+
+def read(data: bytes) -> Graph:
+    """A TFLite file as a graph (its first subgraph). Raises ModelError when the bytes are not a sound TFLite file."""
+    if data[4:8] != IDENTIFIER:
+        raise ModelError("not a TFLite file: the identifier TFL3 is missing")
+    try:
+        return _graph(schema.ModelT.InitFromPackedBuf(data, 0), data)
+    except (struct.error, IndexError, TypeError, ValueError, AttributeError, UnicodeDecodeError, KeyError) as error:
+        raise ModelError(f"not a sound TFLite file, truncated or corrupt ({type(error).__name__}: {error})") from error
+
+
+def _graph(model: Any, data: bytes) -> Graph:
+    sub = model.subgraphs[0]
+    dtypes = {number: name for name, number in DTYPES.items()}
+
+    def quant(t: Any, dtype: str) -> QParams | None:
+        q = t.quantization
+        if q is None or q.scale is None or len(q.scale) == 0:
+            return None
+        axis = q.quantizedDimension if len(q.scale) > 1 else None
+        zero_points = q.zeroPoint if q.zeroPoint is not None else [0] * len(q.scale)
+        return QParams(dtype, tuple(map(float, q.scale)), tuple(map(int, zero_points)), axis)
+
+    def tensor(t: Any) -> Tensor:
+        dtype, shape = dtypes.get(t.type, f"type{t.type}"), tuple(map(int, t.shape if t.shape is not None else ()))
+        raw = model.buffers[t.buffer].data
+        array = None
+        if raw is not None and len(raw) and dtype in DTYPES:
+            array = np.frombuffer(bytes(raw), dtype).reshape(shape)
+        return Tensor((t.name or b"").decode(), shape, dtype, quant(t, dtype), array)
+
+    tensors = [tensor(t) for t in sub.tensors]
+    ops = []
+    for op in sub.operators:
+        opcode = model.operatorCodes[op.opcodeIndex]
+        number = max(opcode.builtinCode, opcode.deprecatedBuiltinCode)
+        custom = opcode.customCode.decode() if opcode.customCode else None
+        code = custom or _names(schema.BuiltinOperator)[number]
+        ops.append(
+            Op(
+                code,
+                tuple(None if i < 0 else tensors[i] for i in op.inputs),
+                tuple(tensors[i] for i in op.outputs),
+                _read_options(op.builtinOptions),
+            )
+        )
+    metadata = {m.name.decode(): bytes(model.buffers[m.buffer].data or b"") for m in model.metadata or ()}
+    description = (model.description or b"").decode()
+    return Graph(ops, [tensors[i] for i in sub.inputs], [tensors[i] for i in sub.outputs], metadata, description)
+
+
+def _read_options(table: Any) -> dict[str, Any]:
+    if table is None:
+        return {}
+    options: dict[str, Any] = {}
+    for attribute, value in vars(table).items():
+        name = re.sub(r"([A-Z])", lambda m: "_" + m.group(1).lower(), attribute)
+        if name in ENUMS and isinstance(value, int):
+            value = _names(ENUMS[name]).get(value, value)
+        options[name] = value
+    return options

@@ -318,7 +318,8 @@ def _graph(model: Any, data: bytes) -> Graph:
                 _read_options(op.builtinOptions),
             )
         )
-    metadata = {m.name.decode(): bytes(model.buffers[m.buffer].data or b"") for m in model.metadata or ()}
+    payloads = {m.name.decode(): model.buffers[m.buffer].data for m in model.metadata or ()}
+    metadata = {name: b"" if payload is None else bytes(payload) for name, payload in payloads.items()}
     description = (model.description or b"").decode()
     return Graph(ops, [tensors[i] for i in sub.inputs], [tensors[i] for i in sub.outputs], metadata, description)
 

@@ -1,0 +1,171 @@
+"""What a build found out about one artifact: the values behind every form of the report.
+
+``docs/report-schema.md`` documents the JSON form. All values are SI or named by their suffix: ``_ms`` milliseconds,
+``_bytes`` bytes, ``_db`` decibels; a share lies in 0..1. Whatever says ``None`` was not measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import InputError
+from edgekit.report.codec import decode, encode
+
+if TYPE_CHECKING:
+    from edgekit.measure import Measurement
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The source model: what was given, and its size in float32."""
+
+    source: str
+    sha256: str
+    parameters: int
+    macs: int
+    float_bytes: int
+    opset: int
+
+
+@dataclass(frozen=True)
+class ArtifactFacts:
+    """The file that was built. ``precision`` is what the audit of its bytes allows to say, for example ``int8``."""
+
+    path: str
+    format: str
+    bytes: int
+    sha256: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class CalibrationFacts:
+    """The data that the ranges came from. ``sha256`` is of the samples as the model saw them."""
+
+    data: str
+    samples: int
+    range: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metric on the float model and on the artifact. ``drop`` = float - artifact; ``agreement`` is a share."""
+
+    metric: str
+    samples: int
+    float_value: float
+    artifact_value: float
+    drop: float
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class TensorFidelity:
+    """How true one tensor of the artifact is to the float model's. ``saturated`` is the share at the ends of its range.
+
+    ``snr_db`` is infinite where there is no error. ``scale`` and ``zero_point`` are None where it is float.
+    """
+
+    name: str
+    op: str
+    snr_db: float
+    dtype: str = ""
+    scale: float | None = None
+    zero_point: int | None = None
+    saturated: float | None = None
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Signal-to-noise against the float model: of the outputs, and of each tensor in the order of execution."""
+
+    samples: int
+    outputs: Mapping[str, float]
+    tensors: tuple[TensorFidelity, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parity:
+    """This artifact against another of the same build. ``max_steps`` is the largest difference in quantized steps."""
+
+    other: str
+    samples: int
+    agreement: float
+    max_steps: int
+    share_equal: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One gate: its limit, what was found, and ``status``: "pass", "fail" or "inconclusive". ``text`` says why."""
+
+    gate: str
+    limit: float | None
+    value: float | None
+    status: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the build and its wall time. ``cached`` when it was reused."""
+
+    name: str
+    seconds: float
+    cached: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One artifact for one target. ``audit``, ``contract`` and ``target`` are those parts' own JSON."""
+
+    schema: int = SCHEMA
+    edgekit: str
+    reproduce: str
+    model: ModelFacts
+    target: Mapping[str, Any]
+    artifact: ArtifactFacts
+    audit: Mapping[str, Any]
+    contract: Mapping[str, Any]
+    calibration: CalibrationFacts | None = None
+    evaluation: Evaluation | None = None
+    fidelity: Fidelity | None = None
+    source_check: Mapping[str, Any] | None = None
+    parity: Parity | None = None
+    latency: Measurement | None = None
+    float_latency: Measurement | None = None
+    gates: tuple[Verdict, ...] = ()
+    warnings: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back to an equal report."""
+        value: dict[str, Any] = encode(self)
+        return value
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "report") -> Report:
+        """The report that ``to_json`` wrote. Raises InputError that names ``where:key``."""
+        schema = value.get("schema") if isinstance(value, Mapping) else None
+        if schema != SCHEMA:
+            found = "no schema" if schema is None else f"schema {schema!r}"
+            raise InputError(f"{where}:schema: found {found}, this edgekit reads schema {SCHEMA}")
+        return decode(cls, value, where)
+
+
+def load_report(path: Path) -> Report:
+    """The report in a ``report.json``. Raises InputError on a missing, broken or foreign file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON: {error}") from error
+    return Report.from_json(value, str(path))

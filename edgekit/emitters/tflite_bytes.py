@@ -295,12 +295,15 @@ def _graph(model: Any, data: bytes) -> Graph:
         zero_points = q.zeroPoint if q.zeroPoint is not None else [0] * len(q.scale)
         return QParams(dtype, tuple(map(float, q.scale)), tuple(map(int, zero_points)), axis)
 
+    def payload(buffer: Any) -> bytes:
+        if buffer.offset > 1:  # data that lies behind the flatbuffer, as files over 2 GB need
+            return data[buffer.offset : buffer.offset + buffer.size]
+        return b"" if buffer.data is None else bytes(buffer.data)
+
     def tensor(t: Any) -> Tensor:
         dtype, shape = dtypes.get(t.type, f"type{t.type}"), tuple(map(int, t.shape if t.shape is not None else ()))
-        raw = model.buffers[t.buffer].data
-        array = None
-        if raw is not None and len(raw) and dtype in DTYPES:
-            array = np.frombuffer(bytes(raw), dtype).reshape(shape)
+        raw = payload(model.buffers[t.buffer])
+        array = np.frombuffer(raw, dtype).reshape(shape) if raw and dtype in DTYPES else None
         return Tensor((t.name or b"").decode(), shape, dtype, quant(t, dtype), array)
 
     tensors = [tensor(t) for t in sub.tensors]
@@ -318,8 +321,7 @@ def _graph(model: Any, data: bytes) -> Graph:
                 _read_options(op.builtinOptions),
             )
         )
-    payloads = {m.name.decode(): model.buffers[m.buffer].data for m in model.metadata or ()}
-    metadata = {name: b"" if payload is None else bytes(payload) for name, payload in payloads.items()}
+    metadata = {m.name.decode(): payload(model.buffers[m.buffer]) for m in model.metadata or ()}
     description = (model.description or b"").decode()
     return Graph(ops, [tensors[i] for i in sub.inputs], [tensors[i] for i in sub.outputs], metadata, description)
 
@@ -332,5 +334,5 @@ def _read_options(table: Any) -> dict[str, Any]:
         name = re.sub(r"([A-Z])", lambda m: "_" + m.group(1).lower(), attribute)
         if name in ENUMS and isinstance(value, int):
             value = _names(ENUMS[name]).get(value, value)
-        options[name] = value
+        options[name] = tuple(map(int, value)) if isinstance(value, np.ndarray) else value
     return options

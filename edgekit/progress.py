@@ -54,7 +54,7 @@ def _ignore(count: int = 1) -> None:
 
 
 class PlainProgress:
-    """A line when a task ends, and one every ``interval`` seconds before that; nested tasks stand below their parent."""
+    """A line when a task ends, and one every ``interval`` seconds before that; nested tasks stand below it."""
 
     def __init__(self, stream: TextIO | None = None, interval: float = INTERVAL) -> None:
         self._stream = stream or sys.stderr

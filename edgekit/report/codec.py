@@ -82,7 +82,7 @@ def _union(args: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and value in _NOT_FINITE:
+    if hint is float and isinstance(value, str) and str(value) in _NOT_FINITE:
         return float(value)
     accepted = _SCALARS.get(hint, ())
     if isinstance(value, accepted) and (hint is bool or not isinstance(value, bool)):

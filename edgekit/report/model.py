@@ -6,17 +6,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from edgekit.errors import InputError
+from edgekit.measure import Measurement
 from edgekit.report.codec import decode, encode
-
-if TYPE_CHECKING:
-    from edgekit.measure import Measurement
 
 SCHEMA = 1
 
@@ -143,7 +139,7 @@ class Report:
     float_latency: Measurement | None = None
     gates: tuple[Verdict, ...] = ()
     warnings: tuple[str, ...] = ()
-    stages: tuple[Stage, ...] = field(default=())
+    stages: tuple[Stage, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal report."""
@@ -158,14 +154,3 @@ class Report:
             found = "no schema" if schema is None else f"schema {schema!r}"
             raise InputError(f"{where}:schema: found {found}, this edgekit reads schema {SCHEMA}")
         return decode(cls, value, where)
-
-
-def load_report(path: Path) -> Report:
-    """The report in a ``report.json``. Raises InputError on a missing, broken or foreign file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON: {error}") from error
-    return Report.from_json(value, str(path))

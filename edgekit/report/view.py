@@ -1,0 +1,289 @@
+"""What every printed form of a report says, as rows of text: the forms only differ in how they set it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.gate import elsewhere, status
+from edgekit.report import text
+from edgekit.report.model import Report, TensorFidelity
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of the source model in float32 and of the artifact. ``share`` = artifact / float, for a bar."""
+
+    name: str
+    source: str
+    artifact: str
+    change: str
+    share: float | None = None
+
+
+def headline(report: Report) -> str:
+    """One sentence: what was built, and whether the gates hold."""
+    return f"{name(report)}: {verdict(report)}"
+
+
+def name(report: Report) -> str:
+    """The model and the target."""
+    return f"{model_name(report)} for {target_name(report)}"
+
+
+def model_name(report: Report) -> str:
+    """The last part of the source: ``models.resnet:resnet20`` -> ``resnet20``."""
+    source = report.model.source
+    return Path(source).name if source.endswith((".onnx", ".pt2")) else source.rpartition(":")[2]
+
+
+def target_name(report: Report) -> str:
+    """The target's name."""
+    return str(report.target.get("name", "unknown target"))
+
+
+def verdict(report: Report) -> str:
+    """How the gates stand, in words."""
+    word = status(report.gates)
+    total = len(report.gates)
+    if word == "no gates":
+        return "no gates are set"
+    if word == "pass":
+        return ("its gate holds", "both gates hold", f"all {total} gates hold")[min(total, 3) - 1]
+    these = sum(gate.status == word for gate in report.gates)
+    found = "failed" if word == "fail" else "inconclusive"
+    if total == 1:
+        return "its gate failed" if word == "fail" else "its gate is inconclusive"
+    return f"{these} of {total} gates {found}"
+
+
+def comparison(report: Report) -> list[Row]:
+    """Size, metric, latency and memory: float, artifact, change. What was not measured has no row."""
+    return [row for make in (_size, _metric, _agreement, _snr, _latencies, _memory) for row in make(report)]
+
+
+def _size(report: Report) -> list[Row]:
+    before, after = report.model.float_bytes, report.artifact.bytes
+    return [Row("size", text.size(before), text.size(after), smaller(before, after), _share(before, after))]
+
+
+def _metric(report: Report) -> list[Row]:
+    found = report.evaluation
+    if found is None:
+        return []
+    what = f"{text.change(-found.drop)}, {text.plural(found.samples, 'sample')}"
+    return [Row(found.metric, text.percent(found.float_value), text.percent(found.artifact_value), what)]
+
+
+def _agreement(report: Report) -> list[Row]:
+    found = report.evaluation
+    if found is None or found.agreement is None:
+        return []
+    return [Row("agreement", "", text.percent(found.agreement), "of samples: the same answer as in float")]
+
+
+def _snr(report: Report) -> list[Row]:
+    if report.fidelity is None:
+        return []
+    samples = text.plural(report.fidelity.samples, "sample")
+    outputs = report.fidelity.outputs
+    several = len(outputs) > 1
+    return [
+        Row(f"snr {output}" if several else "snr", "", text.decibels(value), f"signal to noise, {samples}")
+        for output, value in outputs.items()
+    ]
+
+
+_LATENCIES = (("latency p50", "p50_ms"), ("latency p90", "p90_ms"), ("latency p99", "p99_ms"))
+_COLD_START = ("cold start", "cold_start_ms")
+
+
+def _latencies(report: Report) -> list[Row]:
+    return [row for label, field in (*_LATENCIES, _COLD_START) for row in _timing(report, label, field, faster)]
+
+
+def _memory(report: Report) -> list[Row]:
+    process = _timing(report, "peak memory", "peak_memory_bytes", smaller, text.size)
+    return [*process, *_timing(report, "model memory", "model_memory_bytes", smaller, text.size)]
+
+
+def _timing(
+    report: Report,
+    label: str,
+    field: str,
+    words: Callable[[float, float], str],
+    show: Callable[[float], str] = text.milliseconds,
+) -> list[Row]:
+    after = getattr(report.latency, field, None)
+    if after is None:
+        return []
+    before = getattr(report.float_latency, field, None)
+    if before is None:
+        return [Row(label, "", show(after), "")]
+    return [Row(label, show(before), show(after), words(before, after), _share(before, after))]
+
+
+def smaller(before: float, after: float) -> str:
+    """``3.61x smaller``."""
+    return _times(before, after, "smaller", "larger")
+
+
+def faster(before: float, after: float) -> str:
+    """``3.09x faster``."""
+    return _times(before, after, "faster", "slower")
+
+
+def _times(before: float, after: float, less: str, more: str) -> str:
+    if before <= 0 or after <= 0:
+        return ""
+    if abs(before - after) <= 0.005 * before:
+        return "no change"
+    return f"{text.ratio(before / after)} {less}" if after < before else f"{text.ratio(after / before)} {more}"
+
+
+def _share(before: float, after: float) -> float | None:
+    return after / before if before > 0 else None
+
+
+def _timing_note(report: Report) -> str:
+    found = report.latency
+    if found is None:
+        return ""
+    low, high = found.p50_interval_ms
+    spread = f"p50 within {text.milliseconds(low)} to {text.milliseconds(high)}, {text.plural(found.runs, 'run')}"
+    how = f"{found.runtime} {found.runtime_version}, {text.plural(found.threads, 'thread')}"
+    where = found.machine.get("board") or found.machine.get("cpu") or "unknown machine"
+    foreign = f" ({elsewhere(report)})" if elsewhere(report) else ""
+    return f"{spread}, {how}{_float_runtime(report)}; {where}{foreign}"
+
+
+def _float_runtime(report: Report) -> str:
+    """Which runtime timed the float model, when it is another one."""
+    found, other = report.latency, report.float_latency
+    if found is None or other is None or other.runtime == found.runtime:
+        return ""
+    return f", float with {other.runtime} {other.runtime_version}"
+
+
+def audit_lines(report: Report) -> list[str]:
+    """What the artifact's bytes say of its integers."""
+    ops = report.audit.get("ops", [])
+    if not ops:
+        return ["not audited"]
+    integer = [op for op in ops if op["integer"]]
+    lines = [f"{len(integer):,} of {text.plural(len(ops), 'op')} in integers ({text.percent(len(integer) / len(ops))})"]
+    macs = sum(op["macs"] for op in ops)
+    if macs:
+        done = sum(op["macs"] for op in integer)
+        lines.append(f"{text.percent(done / macs)} of {text.count(macs)} multiply-adds in integers")
+    left = [op["op"] for op in ops if not op["integer"]]
+    if left:
+        lines.append(f"left in float: {tally(left)}")
+    return lines
+
+
+def tally(words: Sequence[str]) -> str:
+    """``3 Softmax, 1 Gelu``: the most frequent first."""
+    counts = {word: words.count(word) for word in dict.fromkeys(words)}
+    return ", ".join(f"{counts[word]} {word}" for word in sorted(counts, key=lambda word: (-counts[word], word)))
+
+
+def ports(report: Report) -> list[tuple[str, str, str, str, str]]:
+    """The inputs and outputs of the contract: (side, name, dtype, shape, how a value is stored)."""
+    sides = (("input", "inputs"), ("output", "outputs"))
+    return [_port(side, port) for side, key in sides for port in report.contract.get(key, ())]
+
+
+def _port(side: str, port: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    shape = " x ".join(str(length) for length in port["shape"])
+    layout = f" {port['layout']}" if port.get("layout") else ""
+    scale, zero_point = port.get("scale"), port.get("zero_point")
+    stored = "" if scale is None else f"scale {float(scale):.6g}, zero point {zero_point}"
+    return side, str(port["name"]), str(port["dtype"]), shape + layout, stored
+
+
+def worst_tensors(report: Report, count: int) -> list[TensorFidelity]:
+    """The tensors that lost most, worst first; those without any error are left out."""
+    tensors = report.fidelity.tensors if report.fidelity else ()
+    lossy = [tensor for tensor in tensors if tensor.snr_db != float("inf")]
+    return sorted(lossy, key=lambda tensor: tensor.snr_db)[:count]
+
+
+def lines(report: Report) -> list[tuple[str, str]]:
+    """What one line each can say: timing, parity, calibration, model, source check."""
+    found = [
+        ("timing", _timing_note(report)),
+        ("parity", _parity(report)),
+        ("calibration", _calibration(report)),
+        ("model", _model(report)),
+        ("source check", _source_check(report)),
+    ]
+    return [(label, line) for label, line in found if line]
+
+
+def _model(report: Report) -> str:
+    facts = report.model
+    parameters = f"{text.count(facts.parameters)} parameters"
+    return f"{facts.source}, {parameters}, {text.count(facts.macs)} multiply-adds, opset {facts.opset}"
+
+
+def _parity(report: Report) -> str:
+    found = report.parity
+    if found is None:
+        return ""
+    same = f"{text.percent(found.agreement)} the same answer as {found.other}"
+    steps = f"{text.percent(found.share_equal)} of values equal, others within {text.plural(found.max_steps, 'step')}"
+    return f"{same}; {steps} ({text.plural(found.samples, 'sample')})"
+
+
+def _source_check(report: Report) -> str:
+    if not report.source_check:
+        return ""
+    return ", ".join(_fact(key, value) for key, value in report.source_check.items())
+
+
+def _calibration(report: Report) -> str:
+    found = report.calibration
+    if found is None:
+        return ""
+    return f"{text.plural(found.samples, 'sample')} of {found.data}, {found.range} ranges"
+
+
+def _fact(key: str, value: Any) -> str:
+    if key.endswith("_db"):
+        return f"{key.removesuffix('_db').replace('_', ' ')} {text.decibels(float(value))}"
+    return f"{key.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+
+
+def stages(report: Report) -> str:
+    """``load 1.2 s, calibrate 3.0 s (reused); 4.2 s in all``."""
+    if not report.stages:
+        return ""
+    each = ", ".join(
+        f"{stage.name} {'reused' if stage.cached else text.seconds(stage.seconds)}" for stage in report.stages
+    )
+    return f"{each}; {text.seconds(sum(stage.seconds for stage in report.stages))} in all"
+
+
+FILES = ("plan.json", "contract.json", "report.json", "report.html")
+
+
+def files(report: Report) -> str:
+    """The folder of the build."""
+    return str(Path(report.artifact.path).parent)
+
+
+def short(report: Report) -> tuple[str, str, str, str]:
+    """Size, metric, median latency and share of integer ops, for a table of several reports."""
+    metric = "" if report.evaluation is None else text.percent(report.evaluation.artifact_value)
+    latency = "" if report.latency is None else text.milliseconds(report.latency.p50_ms)
+    ops = report.audit.get("ops", [])
+    integer = f"{sum(op['integer'] for op in ops)} of {len(ops)}" if ops else ""
+    return text.size(report.artifact.bytes), metric, latency, integer
+
+
+def metric_name(reports: Sequence[Report]) -> str:
+    """The metric's name, where one was evaluated."""
+    return next((report.evaluation.metric for report in reports if report.evaluation), "metric")

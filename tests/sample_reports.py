@@ -45,6 +45,7 @@ def measurement(p50: float, **changes: Any) -> Measurement:
         "inputs": "random",
         "load_average": 0.4,
         "involuntary_switches": 3,
+        "processes": 1,
         "threads": 1,
         "runtime": "litert",
         "runtime_version": "2.3.0",

@@ -16,7 +16,7 @@ from edgekit.errors import InputError
 
 T = TypeVar("T")
 
-_SCALARS: dict[Any, tuple[type, ...]] = {int: (int,), str: (str,), bool: (bool,), float: (int, float)}
+_SCALARS: dict[Any, Any] = {int: (int,), str: (str,), bool: (bool,), float: (int, float)}
 _NOT_FINITE = ("inf", "-inf", "nan")
 
 
@@ -82,7 +82,7 @@ def _union(args: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, str) and str(value) in _NOT_FINITE:
+    if hint is float and isinstance(value, str) and value in _NOT_FINITE:
         return float(value)
     accepted = _SCALARS.get(hint, ())
     if isinstance(value, accepted) and (hint is bool or not isinstance(value, bool)):

@@ -287,3 +287,16 @@ def short(report: Report) -> tuple[str, str, str, str]:
 def metric_name(reports: Sequence[Report]) -> str:
     """The metric's name, where one was evaluated."""
     return next((report.evaluation.metric for report in reports if report.evaluation), "metric")
+
+
+def settings(values: Any) -> str:
+    """A mapping as ``key value, key value``; what is not set is left out."""
+    if not isinstance(values, Mapping):
+        return str(values)
+    return ", ".join(f"{key} {_setting(value)}" for key, value in values.items() if value not in (None, "", (), []))
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({settings(value)})"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

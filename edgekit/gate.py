@@ -67,7 +67,7 @@ def _latency(rank: int) -> Gate:
     return Gate(name, f"{name}_ms", value, text.milliseconds, _NO_LATENCY, False, rank / 100, f"p{rank}_interval_ms")
 
 
-_NO_EVALUATION = "no evaluation data: set evaluation.data"
+_NO_EVALUATION = "evaluation.data is not set"
 _NO_LATENCY = "the artifact was not timed"
 
 GATES: tuple[Gate, ...] = (

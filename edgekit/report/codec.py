@@ -41,7 +41,7 @@ def decode(cls: type[T], value: Any, where: str) -> T:
     Raises InputError that names ``where:key``, what was found and what is accepted.
     """
     if not isinstance(value, Mapping):
-        raise InputError(f"{where}: found {_word(value)}, an object is needed")
+        raise InputError(f"{where}: found {_word(value)}, {_needs(cls)} is needed")
     hints = get_type_hints(cls)
     known: dict[str, Any] = {}
     for field in fields(cls):  # type: ignore[arg-type]
@@ -87,7 +87,13 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     accepted = _SCALARS.get(hint, ())
     if isinstance(value, accepted) and (hint is bool or not isinstance(value, bool)):
         return float(value) if hint is float else value
-    raise InputError(f"{where}: found {_word(value)}, {getattr(hint, '__name__', None) or hint} is needed")
+    raise InputError(f"{where}: found {_word(value)}, {_needs(hint)} is needed")
+
+
+def _needs(hint: Any) -> str:
+    if get_origin(hint) is tuple:
+        return "an array"
+    return str(hint.__name__) if hint in _SCALARS else "an object"
 
 
 def _word(value: Any) -> str:

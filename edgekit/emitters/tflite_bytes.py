@@ -56,7 +56,14 @@ OPTIONS = {
     "ARG_MIN": "ArgMinOptions",
     "SELECT_V2": "SelectV2Options",
 }
-ENUMS = {"padding": schema.Padding, "fused_activation_function": schema.ActivationFunctionType, "mode": schema.MirrorPadMode}
+ENUMS = {
+    "padding": schema.Padding,
+    "fused_activation_function": schema.ActivationFunctionType,
+    "mode": schema.MirrorPadMode,
+    "in_data_type": schema.TensorType,
+    "out_data_type": schema.TensorType,
+    "output_type": schema.TensorType,
+}
 
 # Operator version: (float, int8), or (float, int8, int16), where it is not (1, 2). tensorflow/lite/tools/versioning/op_version.cc
 VERSIONS: dict[str, tuple[int, ...]] = {

@@ -87,8 +87,7 @@ def failures() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises for a model or a value that it refuses; its own classes have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile", "NotImplemented")
-    own = tuple(getattr(state, name) for name in (*names, "RuntimeException", "EPFail", "EngineError"))
+    own = (item for item in vars(state).values() if isinstance(item, type) and issubclass(item, Exception))
     return (*own, RuntimeError, ValueError)
 
 

@@ -1,0 +1,254 @@
+"""The context in which ops write TFLite operators (see ``ops.context.Tfl``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.emitters.tflite_graph import Graph, Op, Tensor
+from edgekit.graph import Array, Unit, attributes, constant, dtype_of, is_float, shape_of
+from edgekit.layout import Layouts, Perm, identity
+from edgekit.ops import OPS, LoweringError
+from edgekit.ops.context import Operand
+from edgekit.quant import numerics
+from edgekit.quant.plan import QParams, QuantPlan
+
+ACTIVATIONS = {(-math.inf, math.inf): "NONE", (0.0, math.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
+
+
+class Lowering:
+    """Lowers unit after unit into ``graph``; between calls it holds the tensors that exist so far."""
+
+    def __init__(self, plan: QuantPlan, layouts: Layouts) -> None:
+        self.graph = Graph([], [], [])
+        self.plan, self.layouts = plan, layouts
+        self.tensors: dict[str, Tensor] = {}
+        self._moved: dict[tuple[str, Perm], Tensor] = {}
+        self._producer: dict[Tensor, Op] = {}
+        self._constants: dict[Any, Tensor] = {}
+        self._start = self._scratch = 0
+
+    # -- the loop calls these ---------------------------------------------------------------------------------------
+
+    def declare(self, value: ir.Value) -> Tensor:
+        """The tensor of a computed or fed value, in its stored order."""
+        name = str(value.name)
+        perm = self.layouts.stored[name]
+        shape = shape_of(value)
+        quant = self.plan.get(name)
+        dtype = dtype_of(value) if quant is None else quant.dtype
+        self.tensors[name] = Tensor(name, tuple(shape[a] for a in perm), dtype, quant)
+        return self.tensors[name]
+
+    def unit(self, unit: Unit) -> None:
+        """Lower one unit. Raises LoweringError when TFLite cannot express it; nothing of it is written then."""
+        self._start, self._scratch = len(self.graph.ops), 0
+        node = unit.node
+        operands = [None if v is None else self.operand(node, i, v) for i, v in enumerate(node.inputs)]
+        self.outs = [self.declare(value) for value in unit.outputs if value.name]
+        self.out = self.outs[0]
+        self.shape = shape_of(unit.outputs[0])
+        self.out_perm = self.layouts.stored[str(unit.outputs[0].name)]
+        self.quantized = self.out.quant is not None
+        known = ACTIVATIONS.get(unit.bounds)
+        self.activation = known or "NONE"
+        final = self.out
+        if known is None and not self.quantized:  # in integers the scale's own limits clip
+            self.out = self.temp(final.shape, final)
+        try:
+            OPS[node.op_type].lower(self, *operands, **attributes(node))
+        except LoweringError:
+            del self.graph.ops[self._start :]
+            raise
+        if self.out is not final:
+            low, high = unit.bounds
+            source = self.out if low == -math.inf else self.add("MAXIMUM", [self.out, self.number(low, final)], self.temp(final.shape, final))
+            self.add("MINIMUM", [source, self.number(high, final)], final)
+
+    def operand(self, node: ir.Node, position: int, value: ir.Value) -> Operand:
+        """An input of a node, moved into the order in which the node wants it."""
+        name, array = str(value.name), constant(value)
+        if array is not None:
+            return Operand(name, array.shape, str(array.dtype), identity(array.ndim), array)
+        perm = self.layouts.wanted.get((node, position), identity(len(shape_of(value))))
+        tensor = self.moved(name, perm)
+        return Operand(name, shape_of(value), tensor.dtype, perm, None, tensor, self.layouts.features.get(name))
+
+    def moved(self, name: str, perm: Perm) -> Tensor:
+        """A value in another order: TRANSPOSE, or RESHAPE when only axes of length 1 move."""
+        tensor, stored = self.tensors[name], self.layouts.stored[name]
+        if perm == stored:
+            return tensor
+        if (name, perm) not in self._moved:
+            order = [stored.index(axis) for axis in perm]
+            shape = tuple(tensor.shape[i] for i in order)
+            out = Tensor(f"{name}/{'NHWC' if perm != identity(len(perm)) else 'source'}", shape, tensor.dtype, tensor.quant)
+            if [i for i in order if tensor.shape[i] != 1] == sorted(i for i in order if tensor.shape[i] != 1):
+                self.reshape(tensor, shape, out)
+            else:
+                self.add("TRANSPOSE", [tensor, np.asarray(order)], out)
+            self._moved[name, perm] = out
+        return self._moved[name, perm]
+
+    # -- the ops call these -----------------------------------------------------------------------------------------
+
+    def add(self, code: str, inputs: Sequence[Any], output: Any = None, **options: Any) -> Tensor:
+        out: Tensor = self.out if output is None else output
+        op = Op(code, tuple(self._input(item, out) for item in inputs), (out,), options)
+        self.graph.ops.append(op)
+        self._producer[out] = op
+        return out
+
+    def add_many(self, code: str, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any) -> None:
+        """An operator with several results."""
+        self.graph.ops.append(Op(code, tuple(self._input(i, outputs[0]) for i in inputs), tuple(outputs), options))
+
+    def _input(self, item: Any, out: Tensor) -> Tensor | None:
+        if item is None or isinstance(item, Tensor):
+            return item
+        if isinstance(item, Operand):
+            if item.array is None:
+                assert isinstance(item.tensor, Tensor)
+                return item.tensor
+            return self.constant(item.name, item.array)
+        return self._int32(np.asarray(item, np.int32))
+
+    def _int32(self, array: Array) -> Tensor:
+        key = ("int32", array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = Tensor(f"const{len(self._constants)}", array.shape, "int32", None, array)
+        return self._constants[key]
+
+    def constant(self, name: str, array: Array, perm: Perm | None = None) -> Tensor:
+        """A constant of the source model, as integers when it is planned, in the order ``perm``."""
+        perm = perm or identity(array.ndim)
+        if (name, perm) not in self._constants:
+            quant = self.plan.get(name)
+            stored = array if quant is None else numerics.quantize(array, quant)
+            stored = stored.transpose(perm)
+            if quant is not None and quant.axis is not None:
+                quant = QParams(quant.dtype, quant.scale, quant.zero_point, perm.index(quant.axis), quant.narrow)
+            self._constants[name, perm] = Tensor(name, stored.shape, str(stored.dtype), quant, stored)
+        return self._constants[name, perm]
+
+    def aligned(self, operand: Operand) -> Operand | Tensor:
+        """An operand of an element-by-element op; a constant is brought into the order of the result."""
+        if operand.array is None or operand.array.size == 1:
+            return operand
+        rank = len(self.out_perm)
+        array = operand.array.reshape((1,) * (rank - operand.array.ndim) + operand.array.shape)
+        lead = next((i for i, a in enumerate(self.out_perm) if array.shape[a] != 1), rank - 1)
+        tensor = self.constant(operand.name, array, self.out_perm)
+        trimmed = tensor.shape[lead:]
+        if tensor.quant is not None and tensor.quant.axis is not None:
+            return tensor
+        assert tensor.data is not None
+        return self._constants.setdefault(
+            (operand.name, "aligned", trimmed), Tensor(tensor.name, trimmed, tensor.dtype, tensor.quant, tensor.data.reshape(trimmed))
+        )
+
+    def tensor(self, item: Any) -> Tensor:
+        """The TFLite tensor behind an operand."""
+        found = self._input(item, self.out)
+        assert found is not None
+        return found
+
+    def scaled(self, quant: QParams | None, factor: float) -> QParams | None:
+        """The same integers for values ``factor`` times as large."""
+        return None if quant is None else numerics.fixed(quant.scale[0] * factor, quant.zero_point[0], quant.dtype)
+
+    def lowest(self, like: Any) -> Tensor:
+        """A constant with the smallest value of the type of ``like``, which a maximum ignores."""
+        tensor = self.tensor(like)
+        low = np.finfo(np.float32).min if tensor.quant is None else tensor.quant.limits[0]
+        return Tensor("lowest", (1,), tensor.dtype, tensor.quant, np.asarray([low], tensor.dtype))
+
+    def ones(self, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights (1, 1, 1, channels) and the bias of a depthwise convolution that copies ``like``."""
+        dtype, quant, bias = "float32", None, None
+        if like.quant is not None:
+            dtype, quant = "int8", QParams("int8", (1.0,) * channels, (0,) * channels, 3)
+            bias = QParams("int32", (like.quant.scale[0],) * channels, (0,) * channels, 0)
+        zeros = Tensor("zeros", (channels,), "float32" if bias is None else "int32", bias, np.zeros(channels, "float32" if bias is None else "int32"))
+        return Tensor("ones", (1, 1, 1, channels), dtype, quant, np.ones((1, 1, 1, channels), dtype)), zeros
+
+    def temp(self, shape: Sequence[int], like: Any = None, *, dtype: str = "", quant: QParams | None = None) -> Tensor:
+        self._scratch += 1
+        source = self._input(like, self.out) if like is not None else None
+        if source is not None and not dtype:
+            dtype, quant = source.dtype, quant or source.quant
+        return Tensor(f"{self.outs[0].name}/{self._scratch}", tuple(map(int, shape)), dtype, quant)
+
+    def weight(self, operand: Operand, transform: Callable[[Array], Array], axis: int | None) -> Tensor:
+        assert operand.array is not None
+        quant = self.plan.get(operand.name)
+        if quant is None:
+            data = transform(operand.array.astype(np.float32))
+            return Tensor(operand.name, data.shape, "float32", None, data)
+        data = transform(numerics.quantize(operand.array, quant))
+        if quant.axis is not None:
+            quant = QParams(quant.dtype, quant.scale, quant.zero_point, axis, quant.narrow)
+        return Tensor(operand.name, data.shape, quant.dtype, quant, data)
+
+    def bias(self, operand: Operand | None, channels: int, source: Operand, weight: Tensor) -> Tensor:
+        if operand is not None and operand.array is not None:
+            return self.constant(operand.name, operand.array)
+        if weight.quant is None or source.tensor is None or source.tensor.quant is None:
+            return Tensor("zeros", (channels,), "float32", None, np.zeros(channels, np.float32))
+        quant = numerics.bias(source.tensor.quant.scale[0], weight.quant)
+        return Tensor(f"{weight.name}/bias", (channels,), "int32", quant, np.zeros(channels, np.int32))
+
+    def number(self, values: Any, like: Any, name: str = "") -> Tensor:
+        array = np.asarray(values, np.float32)
+        source = self._input(like, self.out)
+        quant = None
+        if source is not None and source.quant is not None:
+            quant = numerics.affine(float(array.min()), float(array.max()), source.dtype)
+        data = array.astype(source.dtype if source is not None else "float32") if quant is None else numerics.quantize(array, quant)
+        self._scratch += 1
+        return Tensor(name or f"{self.outs[0].name}/const{self._scratch}", array.shape, str(data.dtype), quant, data)
+
+    def integers(self, source: Operand, values: Array) -> Tensor:
+        tensor = self._input(source, self.out)
+        assert tensor is not None
+        data = values.astype(tensor.dtype) if tensor.quant is None else numerics.quantize(values, tensor.quant)
+        self._scratch += 1
+        return Tensor(f"{self.outs[0].name}/const{self._scratch}", data.shape, tensor.dtype, tensor.quant, data)
+
+    def reshape(self, source: Any, shape: Sequence[int], output: Any = None) -> Tensor:
+        tensor, shape = self._input(source, self.out), tuple(map(int, shape))
+        assert tensor is not None
+        if output is None and tensor.shape == shape:
+            return tensor
+        out = self.temp(shape, tensor) if output is None else output
+        return self.add("RESHAPE", [tensor, np.asarray(shape)], out, new_shape=shape)
+
+    def lookup(self, source: Operand, function: Callable[[Array], Array]) -> None:
+        tensor = self._input(source, self.out)
+        assert tensor is not None and tensor.quant is not None and self.out.quant is not None
+        every = numerics.dequantize(np.arange(-128, 128, dtype=np.int64).astype(np.int8), tensor.quant)
+        with np.errstate(all="ignore"):
+            table = numerics.quantize(np.nan_to_num(function(every)), self.out.quant)
+        values = Tensor(f"{self.out.name}/table", (256,), self.out.dtype, self.out.quant, table)
+        wide = self.add("CAST", [tensor], self.temp(tensor.shape, dtype="int32"), in_data_type="INT8", out_data_type="INT32")
+        index = self.add("ADD", [wide, np.asarray([128])], self.temp(tensor.shape, dtype="int32"), fused_activation_function="NONE")
+        self.add("GATHER", [values, index], axis=0)
+
+    def nonnegative(self, source: Operand) -> bool:
+        tensor = self._input(source, self.out)
+        if tensor is None:
+            return False
+        if tensor.quant is not None:
+            return tensor.quant.zero_point[0] == tensor.quant.limits[0]
+        producer = self._producer.get(tensor)
+        fused = producer.options.get("fused_activation_function") if producer is not None else None
+        return producer is not None and (fused in ("RELU", "RELU6") or producer.code in ("RELU", "RELU6", "LOGISTIC"))
+
+
+def is_activation(value: ir.Value | None) -> bool:
+    """Whether a value is a floating-point tensor that is computed or fed."""
+    return is_float(value) and constant(value) is None

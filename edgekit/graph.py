@@ -1,0 +1,124 @@
+"""Small readings of an ``onnx_ir`` graph that many stages need, and its units: an op with the activation it absorbs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgekit.errors import ModelError
+
+OPSET = 21
+Array = NDArray[Any]
+
+
+def constant(value: ir.Value | None) -> Array | None:
+    """The numbers of a constant value, or None."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def shape_of(value: ir.Value) -> tuple[int, ...]:
+    """The static shape. Raises ModelError when an axis is not known."""
+    if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
+        raise ModelError(
+            f"tensor {value.name}: shape {value.shape or 'unknown'} is not fixed; pin the inputs' shapes in [model.inputs]"
+        )
+    return tuple(int(dim) for dim in value.shape)  # type: ignore[arg-type]
+
+
+def dtype_of(value: ir.Value) -> str:
+    """The element type as numpy names it."""
+    if value.dtype is None:
+        raise ModelError(f"tensor {value.name}: its element type is not known")
+    return str(np.dtype(value.dtype.numpy()).name)
+
+
+def is_float(value: ir.Value | None) -> bool:
+    """Whether the value holds floating-point numbers."""
+    return value is not None and value.dtype is not None and value.dtype.is_floating_point()
+
+
+def attributes(node: ir.Node) -> dict[str, Any]:
+    """The node's attributes as Python values; tensors as arrays, and strings as str."""
+    found: dict[str, Any] = {}
+    for name, attr in node.attributes.items():
+        value = attr.value
+        found[name] = value.numpy() if attr.type == ir.AttributeType.TENSOR else value
+    return found
+
+
+def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
+    """The interval that Relu or Clip keeps, or None when it is not constant or the node is another op."""
+    if node.op_type == "Relu":
+        return 0.0, math.inf
+    if node.op_type != "Clip":
+        return None
+    bounds = [-math.inf, math.inf]
+    for i, value in enumerate(node.inputs[1:3]):
+        if value is not None:
+            array = constant(value)
+            if array is None:
+                return None
+            bounds[i] = float(array)
+    return bounds[0], bounds[1]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A node and the Relu or Clip that its kernel applies before it stores: no tensor lies between them."""
+
+    node: ir.Node
+    activation: ir.Node | None = None
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        """What the unit stores."""
+        return tuple((self.activation or self.node).outputs)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval to which the result is clipped; infinite without an activation."""
+        found = clip_bounds(self.activation) if self.activation is not None else None
+        return found or (-math.inf, math.inf)
+
+
+def units(graph: ir.Graph) -> list[Unit]:
+    """The graph as units, in order. An op takes in an activation that is the only reader of its only result."""
+    from edgekit.ops import OPS
+
+    absorbed: set[ir.Node] = set()
+    found = []
+    for node in graph:
+        if node in absorbed:
+            continue
+        declared = OPS.get(node.op_type)
+        activation = _only_reader(node) if declared is not None and declared.fuses and len(node.outputs) == 1 else None
+        if activation is not None and clip_bounds(activation) is not None and is_float(node.outputs[0]):
+            absorbed.add(activation)
+            found.append(Unit(node, activation))
+        else:
+            found.append(Unit(node))
+    return found
+
+
+def _only_reader(node: ir.Node) -> ir.Node | None:
+    value = node.outputs[0]
+    uses = value.uses()
+    if value.is_graph_output() or len(uses) != 1 or uses[0].idx != 0:
+        return None
+    reader: ir.Node = uses[0].node
+    return reader
+
+
+def activations(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Every floating-point value that is computed or fed, in order: inputs, then what the units store."""
+    yield from (value for value in graph.inputs if is_float(value))
+    for unit in units(graph):
+        yield from (value for value in unit.outputs if is_float(value) and value.name)

@@ -1,0 +1,114 @@
+"""What a lowering may use: the tensors it reads, and the context that writes TFLite operators for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from edgekit.quant.plan import QParams
+
+Array = NDArray[Any]
+
+
+class Tensor(Protocol):
+    """A TFLite tensor: its stored shape, element type and quantization."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quant: QParams | None
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """An input of the node being lowered, already in the storage order that the layout decision gave the node.
+
+    ``shape`` and ``array`` (when it is constant) are in source order; ``perm[i]`` is the source axis stored at ``i``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    perm: tuple[int, ...]
+    array: Array | None = None
+    tensor: Tensor | None = None
+    features: NDArray[Any] | None = None
+
+    def at(self, axis: int) -> int:
+        """Where a source axis (negative ones count from the end) is stored."""
+        return self.perm.index(axis % len(self.perm))
+
+
+class Tfl(Protocol):
+    """The lowering context of one node.
+
+    ``out`` is the tensor that the node must fill, ``shape`` its shape in source order, ``activation`` the fused
+    activation to hand to the operator, and ``quantized`` whether the result is an integer with a scale.
+    """
+
+    out: Tensor
+    outs: Sequence[Tensor]
+    out_perm: tuple[int, ...]
+    shape: tuple[int, ...]
+    activation: str
+    quantized: bool
+
+    def add(self, code: str, inputs: Sequence[Any], output: Any = None, **options: Any) -> Tensor:
+        """Write an operator; inputs are operands, tensors, integer arrays (as int32 constants) or None."""
+
+    def add_many(self, code: str, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any) -> None:
+        """Write an operator with several results."""
+
+    def tensor(self, item: Any) -> Tensor:
+        """The TFLite tensor behind an operand."""
+
+    def aligned(self, operand: Operand) -> Any:
+        """An operand of an element-by-element op; a constant is brought into the order of the result."""
+
+    def scaled(self, quant: QParams | None, factor: float) -> QParams | None:
+        """The same integers for values ``factor`` times as large."""
+
+    def lowest(self, like: Any) -> Tensor:
+        """A constant with the smallest value of the type of ``like``, which a maximum ignores."""
+
+    def ones(self, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights and the bias of a depthwise convolution that copies ``like``."""
+
+    def temp(self, shape: Sequence[int], like: Any = None, *, dtype: str = "", quant: QParams | None = None) -> Tensor:
+        """A tensor between two operators of one node, with the type and scale of ``like`` unless they are given."""
+
+    def weight(self, operand: Operand, transform: Callable[[Array], Array], axis: int | None) -> Tensor:
+        """A constant weight, quantized as planned, then brought into TFLite's order; ``axis`` is its channel axis there."""
+
+    def bias(self, operand: Operand | None, channels: int, source: Operand, weight: Tensor) -> Tensor:
+        """A bias as planned, or zeros of the type that the operator wants."""
+
+    def number(self, values: Any, like: Any, name: str = "") -> Tensor:
+        """A constant of real numbers of the type of ``like``; quantized by its own range when ``like`` is."""
+
+    def reshape(self, source: Any, shape: Sequence[int], output: Any = None) -> Tensor:
+        """RESHAPE, or ``source`` itself when nothing would change."""
+
+    def lookup(self, source: Operand, function: Callable[[Array], Array]) -> None:
+        """Fill ``out`` with ``function(source)`` from a table of all 256 values (int8 only)."""
+
+    def integers(self, source: Operand, values: Array) -> Tensor:
+        """A constant that holds real ``values`` in the scale of ``source``."""
+
+    def nonnegative(self, source: Operand) -> bool:
+        """Whether the stored type or the operator before says that ``source`` is never below zero."""
+
+
+def full(operand: Operand | None, default: Array) -> Array:
+    """The constant behind an optional input, or its default; refuses one that is computed at run time."""
+    from edgekit.ops.declare import unsupported
+
+    if operand is None:
+        return default
+    if operand.array is None:
+        unsupported(f"input {operand.name} is computed at run time; only a constant can be lowered")
+    array: Array = operand.array  # type: ignore[assignment]
+    return array

@@ -1,0 +1,36 @@
+"""The ordered list of graph -> graph steps that every model goes through before calibration.
+
+Each step is ``model -> changed`` and says in its docstring what it ensures. After ``prepare`` the graph is frozen:
+plans, artifacts and reports speak of its tensors by name.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgekit.passes import canonical, constants, convolution
+from edgekit.passes.rewrite import Pass
+
+PASSES: tuple[Pass, ...] = (
+    constants.fold_constants,
+    constants.remove_idle_nodes,
+    canonical.simplify_powers,
+    canonical.divide_by_multiplying,
+    canonical.plain_gemm,
+    convolution.fold_batch_norm,
+    convolution.absorb_padding,
+    canonical.global_pooling,
+    canonical.own_biases,
+    canonical.lone_concat_inputs,
+    constants.remove_unused,
+)
+
+
+def prepare(model: ir.Model) -> ir.Model:
+    """Run every pass on a copy of the model, and infer the shapes of the result."""
+    from edgekit.frontends.onnx import infer_shapes
+
+    prepared = model.clone()
+    for step in PASSES:
+        step(prepared)
+    return infer_shapes(prepared)

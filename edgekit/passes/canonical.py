@@ -1,0 +1,164 @@
+"""One form for what can be written in several ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.graph import Array, attributes, constant, is_float, shape_of
+from edgekit.passes.rewrite import add_constant, drop, make, make_private, put_in_place
+
+
+def divide_by_multiplying(model: ir.Model) -> bool:
+    """Div -> Mul by the reciprocal, as integer runtimes have no Div. Ensures: no floating-point Div."""
+    graph, changed = model.graph, False
+    for node in list(graph):
+        if node.op_type != "Div" or not is_float(node.outputs[0]):
+            continue
+        divisor = node.inputs[1]
+        array, name = constant(divisor), str(node.outputs[0].name)
+        if divisor is None:
+            continue
+        if array is not None and np.all(array != 0):
+            factor = add_constant(graph, f"{divisor.name}.reciprocal", (1 / array.astype(np.float64)).astype(array.dtype))
+        elif array is None:
+            inverse = make("Reciprocal", [divisor], divisor, f"{name}/reciprocal")
+            graph.insert_before(node, inverse)
+            factor = inverse.outputs[0]
+        else:
+            continue
+        product = make("Mul", [node.inputs[0], factor], node.outputs[0], f"{name}/product")
+        graph.insert_after(node, product)
+        put_in_place(graph, node.outputs[0], product.outputs[0])
+        drop(graph, node)
+        changed = True
+    return changed
+
+
+def simplify_powers(model: ir.Model) -> bool:
+    """x ** 2 -> x * x, x ** 0.5 -> Sqrt, x ** 1 -> x, x ** -1 -> Reciprocal."""
+    graph, changed = model.graph, False
+    for node in list(graph):
+        exponent = constant(node.inputs[1]) if node.op_type == "Pow" else None
+        if exponent is None or exponent.size != 1 or not is_float(node.outputs[0]):
+            continue
+        base, out = node.inputs[0], node.outputs[0]
+        form = {2.0: ("Mul", [base, base]), 0.5: ("Sqrt", [base]), -1.0: ("Reciprocal", [base])}.get(float(exponent.reshape(-1)[0]))
+        if form is not None:
+            new = make(form[0], form[1], out, f"{out.name}/{form[0].lower()}")
+            graph.insert_after(node, new)
+            put_in_place(graph, out, new.outputs[0])
+            drop(graph, node)
+            changed = True
+    return changed
+
+
+def plain_gemm(model: ir.Model) -> bool:
+    """Gemm with constant weights -> alpha = beta = 1, transB = 1 and a bias per output, as torch's Linear has it."""
+    graph, changed = model.graph, False
+    for node in graph:
+        if node.op_type != "Gemm":
+            continue
+        attrs = attributes(node)
+        weights = constant(node.inputs[1])
+        bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+        absent = len(node.inputs) < 3 or node.inputs[2] is None
+        if weights is None or attrs.get("transA", 0) or not (absent or bias is not None):
+            continue
+        weights, bias = _plain(weights, bias, attrs)
+        if not attrs.get("transB", 0) or attrs.get("alpha", 1.0) != 1.0:
+            make_private(graph, node, 1, weights)
+        if bias is not None and (attrs.get("beta", 1.0) != 1.0 or bias.shape != np.shape(constant(node.inputs[2]))):
+            make_private(graph, node, 2, bias)
+        for name, value in (("alpha", 1.0), ("beta", 1.0), ("transA", 0), ("transB", 1)):
+            node.attributes[name] = ir.AttrFloat32(name, value) if isinstance(value, float) else ir.AttrInt64(name, value)
+        changed = True
+    return changed
+
+
+def _plain(weights: Array, bias: Array | None, attrs: dict[str, object]) -> tuple[Array, Array | None]:
+    weights = weights if attrs.get("transB", 0) else weights.T
+    weights = weights * np.asarray(attrs.get("alpha", 1.0), weights.dtype)
+    if bias is not None:
+        bias = bias * np.asarray(attrs.get("beta", 1.0), bias.dtype)
+        if bias.size in (1, weights.shape[0]):
+            bias = np.broadcast_to(bias.reshape(-1), (weights.shape[0],))
+    return weights, bias
+
+
+def own_biases(model: ir.Model) -> bool:
+    """Ensures: no two nodes share a bias, whose int32 scale depends on the node's input."""
+    from edgekit.ops import OPS
+
+    graph, changed = model.graph, False
+    for node in graph:
+        at = OPS[node.op_type].quant.bias if node.op_type in OPS else None
+        value = node.inputs[at] if at is not None and len(node.inputs) > at else None
+        array = constant(value)
+        if value is not None and array is not None and len(value.uses()) > 1:
+            node.replace_input_with(int(at or 0), add_constant(graph, f"{value.name}.{node.name}", array))
+            changed = True
+    return changed
+
+
+def global_pooling(model: ir.Model) -> bool:
+    """Means over all of space -> GlobalAveragePool, whose result has a scale of its own."""
+    graph, changed = model.graph, False
+    for node in list(graph):
+        out, source = node.outputs[0], node.inputs[0] if node.inputs else None
+        if source is None or source.shape is None or not is_float(source) or not _covers_space(node):
+            continue
+        pooled = make("GlobalAveragePool", [source], out, f"{out.name}/pooled")
+        graph.insert_after(node, pooled)
+        last = pooled
+        if len(shape_of(out)) == 2:
+            n, c, *space = shape_of(source)
+            pooled.outputs[0].shape = ir.Shape([n, c, *[1] * len(space)])
+            shape = add_constant(graph, f"{out.name}/shape", np.asarray([n, c]))
+            last = make("Reshape", [pooled.outputs[0], shape], out, f"{out.name}/flat")
+            graph.insert_after(pooled, last)
+        put_in_place(graph, out, last.outputs[0])
+        drop(graph, node)
+        changed = True
+    return changed
+
+
+def _covers_space(node: ir.Node) -> bool:
+    shape = shape_of(node.inputs[0]) if node.op_type in ("ReduceMean", "AveragePool") and node.inputs[0] is not None else ()
+    if len(shape) not in (3, 4):
+        return False
+    attrs = attributes(node)
+    if node.op_type == "AveragePool":
+        return tuple(attrs["kernel_shape"]) == shape[2:] and not any(attrs.get("pads", ())) and len(shape) == 4
+    axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    return axes is not None and sorted(int(a) % len(shape) for a in axes) == list(range(2, len(shape))) and len(shape) == 4
+
+
+def lone_concat_inputs(model: ir.Model) -> bool:
+    """Put an Identity before each Concat input that others read too.
+
+    A Concat has one scale; the Identity lets the quantizer give such an input another scale than its other readers
+    see. Where the scales turn out equal, the emitters leave it out.
+    """
+    graph, changed = model.graph, False
+    for node in list(graph):
+        if node.op_type != "Concat" or not is_float(node.outputs[0]):
+            continue
+        for i, value in enumerate(node.inputs):
+            if value is None or constant(value) is not None or not _shared_or_fixed(value):
+                continue
+            copy = make("Identity", [value], value, f"{value.name}/to/{node.outputs[0].name}")
+            graph.insert_before(node, copy)
+            node.replace_input_with(i, copy.outputs[0])
+            changed = True
+    return changed
+
+
+def _shared_or_fixed(value: ir.Value) -> bool:
+    from edgekit.ops import OPS, Scale
+
+    producer = value.producer()
+    if producer is None or value.is_graph_output() or len(value.uses()) > 1:
+        return True
+    declared = OPS.get(producer.op_type)
+    return declared is not None and declared.quant.scale in (Scale.FIXED, Scale.SHARED)

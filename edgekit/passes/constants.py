@@ -1,0 +1,69 @@
+"""Fold what does not depend on the inputs, and keep every constant in one place."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from edgekit.graph import attributes, constant, shape_of
+from edgekit.passes.rewrite import drop, put_in_place
+
+LARGEST = 1 << 26
+
+
+def fold_constants(model: ir.Model) -> bool:
+    """Evaluate nodes of constants, shape arithmetic included. Ensures: no Constant node; nothing unused."""
+    from onnxscript import optimizer
+
+    optimizer.fold_constants(model, input_size_limit=LARGEST, output_size_limit=LARGEST)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.LiftSubgraphInitializersToMainGraphPass()(model)
+    return True
+
+
+def remove_unused(model: ir.Model) -> bool:
+    """Ensures: every node and initializer is needed by an output."""
+    common.RemoveUnusedNodesPass()(model)
+    return True
+
+
+def remove_idle_nodes(model: ir.Model) -> bool:
+    """Drop nodes that change nothing: Identity, Dropout, casts to the same type, empty pads, reshapes to the same shape."""
+    graph, changed = model.graph, False
+    for node in list(graph):
+        if node.inputs and node.inputs[0] is not None and _idle(node) and not _pinned(node):
+            put_in_place(graph, node.outputs[0], node.inputs[0])
+            drop(graph, node)
+            changed = True
+    return changed
+
+
+def _pinned(node: ir.Node) -> bool:
+    """Between an input or a constant and an output of the model a node must stay."""
+    source = node.inputs[0]
+    ends = source.is_graph_input() or source.is_initializer() or source.is_graph_output() if source is not None else True
+    return any(out.is_graph_output() for out in node.outputs) and ends
+
+
+def _idle(node: ir.Node) -> bool:
+    source, out = node.inputs[0], node.outputs[0]
+    if node.op_type == "Identity":
+        return True
+    if node.op_type == "Dropout":
+        return len(node.inputs) < 3 and not (len(node.outputs) > 1 and node.outputs[1].uses())
+    if node.op_type in ("Cast", "CastLike"):
+        return source is not None and source.dtype == out.dtype and source.dtype is not None
+    if source is None or source.shape is None or out.shape is None or source.shape != out.shape:
+        return False
+    if node.op_type == "Transpose":
+        order = attributes(node).get("perm")
+        return order is not None and list(order) == sorted(order)
+    if node.op_type == "Pad":
+        pads = constant(node.inputs[1])
+        return pads is not None and not pads.any()
+    if node.op_type == "Slice":
+        steps = constant(node.inputs[4]) if len(node.inputs) > 4 else None
+        return steps is None or bool((steps == 1).all())
+    if node.op_type == "Resize":
+        return attributes(node).get("mode", "nearest") in ("nearest", "linear") and shape_of(source) == shape_of(out)
+    return node.op_type in ("Reshape", "Expand", "Flatten", "Squeeze", "Unsqueeze")

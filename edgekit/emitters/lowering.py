@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgekit.emitters.tflite_graph import Graph, Op, Tensor
 from edgekit.graph import Array, Unit, attributes, constant, dtype_of, is_float, shape_of
 from edgekit.layout import Layouts, Perm, identity
-from edgekit.ops import OPS, LoweringError
+from edgekit.ops import OPS, Layout, LoweringError
 from edgekit.ops.context import Operand
 from edgekit.quant import numerics
 from edgekit.quant.plan import QParams, QuantPlan
@@ -48,6 +48,8 @@ class Lowering:
         """Lower one unit. Raises LoweringError when TFLite cannot express it; nothing of it is written then."""
         self._start, self._scratch = len(self.graph.ops), 0
         node = unit.node
+        if self._alias(unit):
+            return
         operands = [None if v is None else self.operand(node, i, v) for i, v in enumerate(node.inputs)]
         self.outs = [self.declare(value) for value in unit.outputs if value.name]
         self.out = self.outs[0]
@@ -68,6 +70,22 @@ class Lowering:
             low, high = unit.bounds
             source = self.out if low == -math.inf else self.add("MAXIMUM", [self.out, self.number(low, final)], self.temp(final.shape, final))
             self.add("MINIMUM", [source, self.number(high, final)], final)
+
+    def _alias(self, unit: Unit) -> bool:
+        """A node that only renames axes, or copies in one scale, writes nothing: its result is its input's tensor."""
+        node, value = unit.node, unit.outputs[0]
+        if OPS[node.op_type].layout not in (Layout.RESHAPE, Layout.TRANSPOSE) and node.op_type != "Identity":
+            return False
+        source = node.inputs[0]
+        if source is None or constant(source) is not None or value.is_graph_output():
+            return False
+        tensor = self.operand(node, 0, source).tensor
+        assert isinstance(tensor, Tensor)
+        out = self.declare(value)
+        same = tensor.shape == out.shape and tensor.quant == out.quant and tensor.dtype == out.dtype
+        if same:
+            self.tensors[str(value.name)] = tensor
+        return same
 
     def operand(self, node: ir.Node, position: int, value: ir.Value) -> Operand:
         """An input of a node, moved into the order in which the node wants it."""

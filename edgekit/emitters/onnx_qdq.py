@@ -1,0 +1,185 @@
+"""(graph, plan) -> ONNX with QuantizeLinear and DequantizeLinear.
+
+Every planned tensor is stored as integers and read through a DequantizeLinear; the float value that a reader sees
+keeps the tensor's name. Between an op and its QuantizeLinear stands at most the activation that the op takes in, and
+only where the limits of the integers do not clip as it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir import convenience
+
+from edgekit.contract import Contract, Port
+from edgekit.emitters import Artifact
+from edgekit.emitters.metadata import describe
+from edgekit.graph import Array, Unit, constant, dtype_of, shape_of, units
+from edgekit.layout import identity
+from edgekit.passes.rewrite import add_constant, drop
+from edgekit.quant import numerics
+from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.reference import serialize
+
+PRODUCER = "edgekit"
+
+
+@dataclass(frozen=True)
+class Options:
+    """``activations`` uint8 shifts the integers of activations by 128, as ONNX Runtime's x86 kernels want them."""
+
+    activations: str = "int8"
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Artifact:
+    """The model as ONNX: QDQ where the plan covers it, float32 with an empty plan. Inputs and outputs stay float32."""
+    options = options or Options()
+    written = model.clone()
+    graph = written.graph
+    contract = Contract(
+        tuple(_port(value) for value in graph.inputs),
+        tuple(_port(value) for value in graph.outputs),
+        dict(options.preprocessing),
+        options.labels,
+    )
+    writer = _Writer(graph, plan, options.activations)
+    for unit in units(graph):
+        writer.unit(unit)
+    for value in graph.inputs:
+        writer.value(value)
+    writer.constants()
+    written.producer_name, written.producer_version = PRODUCER, None
+    written.metadata_props["edgekit"] = describe(contract, plan, options.facts).decode()
+    return Artifact("onnx", serialize(written), contract)
+
+
+def _port(value: ir.Value) -> Port:
+    shape = shape_of(value)
+    layout = {3: "NCL", 4: "NCHW", 5: "NCDHW"}.get(len(shape), "")
+    return Port(str(value.name), shape, dtype_of(value), identity(len(shape)), layout)
+
+
+class _Writer:
+    """Puts Q and DQ into one graph."""
+
+    def __init__(self, graph: ir.Graph, plan: QuantPlan, activations: str) -> None:
+        self._graph, self._plan, self._unsigned = graph, plan, activations == "uint8"
+        self._scalars: dict[Any, ir.Value] = {}
+        self._planned_constants = [v for v in graph.initializers.values() if v.name in plan and constant(v) is not None]
+        self._activation_constants = _read_as_activations(graph)
+
+    def unit(self, unit: Unit) -> None:
+        """Store what a unit gives; leave out an activation that the integers' limits already apply."""
+        outputs = unit.outputs
+        out = self._plan.get(str(outputs[0].name))
+        if out is not None and unit.activation is not None and _clips_alike(out, unit.bounds):
+            inner, result = unit.node.outputs[0], unit.activation.outputs[0]
+            _take_over(self._graph, inner, result)
+            drop(self._graph, unit.activation)
+            outputs = (inner,)
+        elif out is not None and unit.node.op_type == "Identity" and not outputs[0].is_graph_output():
+            source = unit.node.inputs[0]
+            if source is not None and self._plan.get(_source_name(source)) == out:
+                convenience.replace_all_uses_with(outputs[0], source)
+                drop(self._graph, unit.node)
+                return
+        for value in outputs:
+            self.value(value)
+
+    def value(self, value: ir.Value) -> None:
+        """Q and DQ behind a computed or fed value; its name goes to what the readers see."""
+        name = str(value.name)
+        if name not in self._plan:
+            return
+        q = self._stored(self._plan[name])
+        quantized = self._node("QuantizeLinear", value, q, f"{name}/int")
+        restored = self._node("DequantizeLinear", quantized.outputs[0], q, f"{name}/real")
+        real = restored.outputs[0]
+        real.shape, real.type = value.shape, value.type
+        readers = [(use.node, use.idx) for use in value.uses() if use.node is not quantized]
+        for node, position in readers:
+            node.replace_input_with(position, real)
+        producer = value.producer()
+        if producer is None:
+            self._graph.insert_before(self._graph[0], [quantized, restored])
+            return
+        self._graph.insert_after(producer, [quantized, restored])
+        for i, out in enumerate(self._graph.outputs):
+            if out is value:
+                self._graph.outputs[i] = real
+        value.name, real.name = f"{name}/raw", name
+
+    def constants(self) -> None:
+        """Constants as integers behind a DequantizeLinear."""
+        for value in self._planned_constants:
+            q, name = self._plan[str(value.name)], str(value.name)
+            if name in self._activation_constants:
+                q = self._stored(q)
+            array = numerics.quantize(np.asarray(constant(value)), q)
+            uses = [(use.node, use.idx) for use in value.uses()]
+            if not uses:
+                continue
+            stored = add_constant(self._graph, f"{name}/int", array)
+            node = self._node("DequantizeLinear", stored, q, f"{name}/dequantize")
+            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+            for reader, position in uses:
+                reader.replace_input_with(position, node.outputs[0])
+            self._graph.insert_before(self._graph[0], node)
+            del self._graph.initializers[name]
+
+    def _stored(self, q: QParams) -> QParams:
+        return numerics.as_unsigned(q) if self._unsigned and q.dtype == "int8" else q
+
+    def _node(self, op_type: str, source: ir.Value, q: QParams, name: str) -> ir.Node:
+        inputs = [source, self._number("scale", np.asarray(q.scale, np.float32), q)]
+        if q.dtype != "int32":
+            inputs.append(self._number("zero_point", np.asarray(q.zero_point, q.dtype), q))
+        attributes = {} if q.axis is None else {"axis": q.axis}
+        node = ir.Node("", op_type, inputs, convenience.convert_attributes(attributes), name=name)
+        node.outputs[0].name = name
+        return node
+
+    def _number(self, kind: str, values: Array, q: QParams) -> ir.Value:
+        """A scale or zero point, each distinct one stored once."""
+        array = values.reshape(()) if q.axis is None else values
+        key = (kind, str(array.dtype), array.shape, array.tobytes())
+        if key not in self._scalars:
+            self._scalars[key] = add_constant(self._graph, f"{kind}.{len(self._scalars)}", array)
+        return self._scalars[key]
+
+
+def _source_name(value: ir.Value) -> str:
+    """The planned name behind the real value that a DequantizeLinear gives, or the value's own."""
+    return str(value.name).removesuffix("/real")
+
+
+def _clips_alike(q: QParams, bounds: tuple[float, float]) -> bool:
+    """Whether storing with ``q`` clips at least as much as ``bounds``, so that the activation changes no integer."""
+    low, high = q.range
+    step = q.scale[0]
+    return bounds[0] <= low + step / 2 and bounds[1] >= high - step / 2
+
+
+def _take_over(graph: ir.Graph, inner: ir.Value, result: ir.Value) -> None:
+    """Let ``inner`` stand where ``result`` stood, under its name."""
+    for i, out in enumerate(graph.outputs):
+        if out is result:
+            graph.outputs[i] = inner
+    name = str(result.name)
+    result.name = f"{name}/gone"
+    inner.name = name
+    convenience.replace_all_uses_with(result, inner)
+
+
+def _read_as_activations(graph: ir.Graph) -> set[str]:
+    """Names of constants that are read where an activation could be, and so are stored as one."""
+    from edgekit.quant.solve import inputs_of
+
+    return {str(v.name) for unit in units(graph) for v in inputs_of(unit) if constant(v) is not None}

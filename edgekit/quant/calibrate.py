@@ -1,0 +1,44 @@
+"""Calibration: stream samples through the float graph and keep statistics of each activation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from edgekit.errors import DataError
+from edgekit.graph import activations
+from edgekit.progress import Progress
+from edgekit.quant.ranges import Method, Statistics
+from edgekit.reference import Reference
+from edgekit.samples import Sample
+
+
+def observe(
+    model: ir.Model, samples: Iterable[Sample], method: Method, progress: Progress, total: int, threads: int = 1
+) -> dict[str, Statistics]:
+    """Activation name -> statistics over all samples. One sample is in memory at a time.
+
+    Raises DataError when there is no sample, or when a tensor takes a value that is not finite.
+    """
+    names = [str(value.name) for value in activations(model.graph)]
+    reference = Reference(model, names, threads)
+    found = {name: Statistics() for name in names}
+    seen = 0
+    with progress.task("calibrate", total) as step:
+        for sample in samples:
+            for name, value in reference.run(sample.inputs).items():
+                if name in found:
+                    _take(found[name], name, value, method, seen)
+            seen += 1
+            step()
+    if not seen:
+        raise DataError("calibration data: holds no samples; at least one is needed")
+    return found
+
+
+def _take(statistics: Statistics, name: str, value: object, method: Method, sample: int) -> None:
+    try:
+        statistics.update(value, method.needs_histogram)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise DataError(f"calibration sample {sample}: tensor {name} takes {error}") from error

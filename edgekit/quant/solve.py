@@ -1,0 +1,161 @@
+"""Statistics + rules -> plan.
+
+The rules are the LiteRT 8-bit quantization specification, read off the op declarations: scales that are observed,
+shared, fixed, and weights and biases that follow from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.graph import Array, Unit, attributes, constant, is_float, units
+from edgekit.ops import OPS, Scale
+from edgekit.quant import numerics
+from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.quant.ranges import Method, Range, Statistics
+
+WIDEST_MERGE = 2.0  # an input joins a Concat's scale when that widens its own range at most so much (one bit)
+SMALLEST_MULTIPLIER = 2.0**-28  # XNNPACK takes input scale x weight scale / output scale from 2^-32 on
+LARGEST_BIAS = 2.0**30
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a target asks of the plan."""
+
+    activations: str = "int8"
+    per_channel_fully_connected: bool = True
+
+
+class Groups:
+    """Tensors that must share one scale (union-find)."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def find(self, name: str) -> str:
+        """The name that stands for the tensor's group."""
+        while (parent := self._parent.setdefault(name, name)) != name:
+            name = parent
+        return name
+
+    def join(self, a: str, b: str) -> None:
+        """Put two groups together."""
+        self._parent[self.find(b)] = self.find(a)
+
+
+def solve(model: ir.Model, statistics: Mapping[str, Statistics], method: Method, rules: Rules | None = None) -> QuantPlan:
+    """The plan for a prepared model whose activations were observed."""
+    rules = rules or Rules()
+    graph_units = units(model.graph)
+    ranges = {name: method.range_of(s) for name, s in statistics.items() if s.count}
+    plan = _activations(graph_units, ranges, rules)
+    for unit in graph_units:
+        _constants(unit, plan, rules)
+    return QuantPlan(plan)
+
+
+def inputs_of(unit: Unit) -> list[ir.Value]:
+    """The floating-point values that a unit reads as activations, constants among them."""
+    quant = OPS[unit.node.op_type].quant
+    positions = range(len(unit.node.inputs)) if quant.inputs is None else quant.inputs
+    weight = quant.weight if _constant_weight(unit) else None
+    values = [unit.node.inputs[i] for i in positions if i < len(unit.node.inputs) and i not in (weight, quant.bias)]
+    return [value for value in values if value is not None and is_float(value)]
+
+
+def _constant_weight(unit: Unit) -> bool:
+    quant = OPS[unit.node.op_type].quant
+    return quant.weight is not None and constant(unit.node.inputs[quant.weight]) is not None
+
+
+def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], rules: Rules) -> dict[str, QParams]:
+    groups, fixed = Groups(), dict[str, QParams]()
+    copies: list[tuple[str, str]] = []
+    for unit in graph_units:
+        quant = OPS[unit.node.op_type].quant
+        outs = [str(v.name) for v in unit.outputs if is_float(v)]
+        if quant.scale is Scale.SHARED:
+            names = [str(v.name) for v in inputs_of(unit) if constant(v) is None] + outs
+            for name in names[1:]:
+                groups.join(names[0], name)
+        elif quant.fixed is not None:
+            fixed |= {name: numerics.fixed(*quant.fixed, rules.activations) for name in outs}
+        elif unit.node.op_type == "Identity" and outs:
+            copies.append((str(unit.node.inputs[0].name), outs[0]))  # type: ignore[union-attr]
+    hulls = _hulls(groups, ranges)
+    pinned = {groups.find(name): q for name, q in fixed.items()}
+    for source, copy in copies:
+        _merge(groups, hulls, pinned, source, copy)
+    return {
+        name: pinned.get(groups.find(name)) or numerics.affine(*hulls[groups.find(name)], rules.activations) for name in ranges
+    }
+
+
+def _hulls(groups: Groups, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    hulls: dict[str, Range] = {}
+    for name, (low, high) in ranges.items():
+        root = groups.find(name)
+        before = hulls.get(root, (low, high))
+        hulls[root] = (min(before[0], low), max(before[1], high))
+    return hulls
+
+
+def _merge(groups: Groups, hulls: dict[str, Range], pinned: dict[str, QParams], source: str, copy: str) -> None:
+    """Give a copy and its source one scale where that costs little; a copy between two scales costs a QUANTIZE."""
+    a, b = groups.find(source), groups.find(copy)
+    if a == b or a not in hulls or b not in hulls:
+        return
+    if a in pinned or b in pinned:
+        return
+    low, high = min(hulls[a][0], hulls[b][0], 0.0), max(hulls[a][1], hulls[b][1], 0.0)
+    narrowest = min(max(hulls[r][1], 0.0) - min(hulls[r][0], 0.0) for r in (a, b))
+    if high - low <= WIDEST_MERGE * narrowest:
+        groups.join(a, b)
+        hulls[groups.find(a)] = (low, high)
+
+
+def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules) -> None:
+    """Quantize the constants of a unit whose result is in the plan."""
+    node, quant = unit.node, OPS[unit.node.op_type].quant
+    out = plan.get(str(unit.outputs[0].name))
+    if out is None:
+        return
+    for value in inputs_of(unit):
+        array = constant(value)
+        if array is not None:
+            shared = quant.scale is Scale.SHARED
+            plan[str(value.name)] = out if shared else numerics.affine(float(array.min()), float(array.max()), rules.activations)
+    source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
+    if not _constant_weight(unit) or source is None:
+        return
+    weight, bias = node.inputs[int(quant.weight or 0)], _at(node, quant.bias)
+    parameters = _weight(unit, source, out, constant(bias), rules)
+    plan[str(weight.name)] = parameters  # type: ignore[union-attr]
+    if bias is not None and constant(bias) is not None:
+        plan[str(bias.name)] = numerics.bias(source.scale[0], parameters)
+
+
+def _at(node: ir.Node, position: int | None) -> ir.Value | None:
+    return node.inputs[position] if position is not None and position < len(node.inputs) else None
+
+
+def _weight(unit: Unit, source: QParams, out: QParams, bias: Array | None, rules: Rules) -> QParams:
+    """Symmetric weight scales; none so small that its bias overflows int32 or a runtime cannot hold the multiplier."""
+    node, quant = unit.node, OPS[unit.node.op_type].quant
+    weights = np.abs(np.asarray(constant(node.inputs[int(quant.weight or 0)]), np.float64))
+    axis = quant.channel_axis
+    linear = node.op_type in ("Gemm", "MatMul")
+    grouped = node.op_type == "ConvTranspose" and int(attributes(node).get("group", 1)) > 1
+    if (linear and not rules.per_channel_fully_connected) or grouped or weights.ndim < 2:
+        axis = None
+    bound = weights.max(axis=tuple(i for i in range(weights.ndim) if i != axis)) if weights.size else np.zeros(1)
+    floor = out.scale[0] / source.scale[0] * SMALLEST_MULTIPLIER
+    if bias is not None:
+        size = np.abs(bias.astype(np.float64)) if axis is not None else np.abs(bias.astype(np.float64)).max(initial=0.0)
+        floor = np.maximum(floor, size / (source.scale[0] * LARGEST_BIAS))
+    return numerics.symmetric(np.maximum(bound, floor * 127), axis)

@@ -203,7 +203,7 @@ def _ops(report: Report) -> Html:
     most = max((max(op["macs"], 0) for op in ops), default=0) or 1
     heaviest = max((op["weight_bytes"] for op in ops), default=0) or 1
     rows = [_op_row(op, most, heaviest) for op in ops]
-    said = el("p", "; ".join(view.audit_lines(report)), class_="soft")
+    said = el("p", "; ".join(view.audit_lines(report.audit)), class_="soft")
     heads = [_head("op"), _head("kind"), _head("numbers"), _head("multiply-adds", "n"), _head("weights", "n")]
     return _section(f"Ops ({len(ops):,}), read back from the bytes", said, _sortable(heads, rows))
 
@@ -227,7 +227,7 @@ def _contract(report: Report) -> Html:
     kinds = (None, "name", None, "wide", "wide")
     rows = [
         el("tr", [el("td", cell, class_=kind) for cell, kind in zip(port, kinds, strict=True)])
-        for port in view.ports(report)
+        for port in view.ports(report.contract)
     ]
     if not rows:
         return Html()

@@ -54,12 +54,12 @@ def _comparison(report: Report) -> str:
 
 
 def _facts(report: Report) -> str:
-    found = [("audit", line) for line in view.audit_lines(report)] + view.lines(report)
+    found = [("audit", line) for line in view.audit_lines(report.audit)] + view.lines(report)
     return "\n".join(f"- {escape(label)}: {escape(line)}" for label, line in found)
 
 
 def _worst(report: Report) -> str:
-    tensors = view.worst_tensors(report, WORST)
+    tensors = view.worst_tensors(report.fidelity, WORST)
     rows = [(escape(tensor.name), escape(tensor.op), text.decibels(tensor.snr_db)) for tensor in tensors]
     return _table(("worst tensors", "op", "snr"), rows, "llr")
 

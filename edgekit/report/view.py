@@ -9,7 +9,9 @@ from typing import Any
 
 from edgekit.gate import elsewhere, status
 from edgekit.report import text
-from edgekit.report.model import Report, TensorFidelity
+from edgekit.report.model import Fidelity, Report, TensorFidelity
+
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,9 @@ def _float_runtime(report: Report) -> str:
     return f", float with {other.runtime} {other.runtime_version}"
 
 
-def audit_lines(report: Report) -> list[str]:
+def audit_lines(audit: Json) -> list[str]:
     """What the artifact's bytes say of its integers."""
-    ops = report.audit.get("ops", [])
+    ops = audit.get("ops", [])
     if not ops:
         return ["not audited"]
     integer = [op for op in ops if op["integer"]]
@@ -190,13 +192,13 @@ def tally(words: Sequence[str]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in sorted(counts, key=lambda word: (-counts[word], word)))
 
 
-def ports(report: Report) -> list[tuple[str, str, str, str, str]]:
-    """The inputs and outputs of the contract: (side, name, dtype, shape, how a value is stored)."""
+def ports(contract: Json) -> list[tuple[str, str, str, str, str]]:
+    """The inputs and outputs of a contract: (side, name, dtype, shape, how a value is stored)."""
     sides = (("input", "inputs"), ("output", "outputs"))
-    return [_port(side, port) for side, key in sides for port in report.contract.get(key, ())]
+    return [_port(side, port) for side, key in sides for port in contract.get(key, ())]
 
 
-def _port(side: str, port: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+def _port(side: str, port: Json) -> tuple[str, str, str, str, str]:
     shape = " x ".join(str(length) for length in port["shape"])
     layout = f" {port['layout']}" if port.get("layout") else ""
     scale, zero_point = port.get("scale"), port.get("zero_point")
@@ -204,9 +206,9 @@ def _port(side: str, port: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     return side, str(port["name"]), str(port["dtype"]), shape + layout, stored
 
 
-def worst_tensors(report: Report, count: int) -> list[TensorFidelity]:
+def worst_tensors(fidelity: Fidelity | None, count: int) -> list[TensorFidelity]:
     """The tensors that lost most, worst first; those without any error are left out."""
-    tensors = report.fidelity.tensors if report.fidelity else ()
+    tensors = fidelity.tensors if fidelity else ()
     lossy = [tensor for tensor in tensors if tensor.snr_db != float("inf")]
     return sorted(lossy, key=lambda tensor: tensor.snr_db)[:count]
 

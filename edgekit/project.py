@@ -28,7 +28,7 @@ class ModelConfig:
     source: str = ""
     weights: str | None = None
     inputs: Mapping[str, InputConfig] = field(default_factory=lambda: MappingProxyType({}))
-    default: InputConfig = InputConfig()
+    default: InputConfig = field(default_factory=InputConfig)
 
     def input(self, name: str) -> InputConfig:
         """What is declared for that input, over the default."""

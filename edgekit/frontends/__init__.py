@@ -5,8 +5,10 @@ After this nothing knows where a model came from. Only ``frontends.torch`` impor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -15,8 +17,21 @@ from edgekit.errors import ModelError
 Shapes = Mapping[str, Sequence[int]]
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A source model: its graph, and ``run``, which runs the original (inputs by name -> outputs in order)."""
+
+    model: ir.Model
+    run: Callable[[Mapping[str, Any]], list[Any]]
+
+
 def load_graph(source: str, weights: Path | None = None, shapes: Shapes | None = None, folder: Path | None = None) -> ir.Model:
-    """Load a model as a graph at edgekit's opset, with fixed shapes and sound weights.
+    """The graph of ``load_source``."""
+    return load_source(source, weights, shapes, folder).model
+
+
+def load_source(source: str, weights: Path | None = None, shapes: Shapes | None = None, folder: Path | None = None) -> Loaded:
+    """Load a model as a graph at edgekit's opset, with fixed shapes and sound weights, and the original beside it.
 
     ``source`` is ``file.onnx``, ``file.pt2`` or ``package.module:callable`` (found from ``folder`` too); ``weights`` a
     safetensors file or a saved ``state_dict`` for a callable; ``shapes`` pins input shapes by name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,13 +14,15 @@ import onnx_ir.passes.common as common
 from google.protobuf.message import DecodeError
 
 from edgekit.errors import ModelError
+from edgekit.frontends import Loaded
 from edgekit.graph import OPSET
+from edgekit.runtimes import open_session
 
 Shapes = Mapping[str, Sequence[int]]
 OLDEST = 11
 
 
-def load(path: Path, shapes: Shapes | None = None) -> ir.Model:
+def load(path: Path, shapes: Shapes | None = None) -> Loaded:
     """Read an ONNX file (opset 11 to the newest that onnx knows). Raises ModelError when it is not one."""
     if not path.is_file():
         raise ModelError(f"model {path}: no such file")
@@ -33,8 +36,13 @@ def load(path: Path, shapes: Shapes | None = None) -> ir.Model:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(f"model {path}: not valid ONNX: {_line(error)}") from error
-    proto = _at_opset(proto, str(path))
-    return finish(ir.from_proto(proto), str(path), shapes)
+    original = proto.SerializeToString()
+    model = finish(ir.from_proto(_at_opset(proto, str(path))), str(path), shapes)
+
+    def run(inputs: Mapping[str, Any]) -> list[Any]:
+        return list(open_session(original, "onnxruntime").run(inputs).values())
+
+    return Loaded(model, run)
 
 
 def _at_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:

@@ -20,13 +20,14 @@ from typing import Any
 import onnx_ir as ir
 
 from edgekit.errors import ModelError
+from edgekit.frontends import Loaded
 from edgekit.frontends.onnx import finish
 from edgekit.graph import OPSET
 
 Shapes = Mapping[str, Sequence[int]]
 
 
-def load_callable(source: str, weights: Path | None, shapes: Shapes | None, folder: Path) -> ir.Model:
+def load_callable(source: str, weights: Path | None, shapes: Shapes | None, folder: Path) -> Loaded:
     """``package.module:callable`` returning a module, or (module, example inputs) -> graph."""
     import torch
 
@@ -49,10 +50,10 @@ def load_callable(source: str, weights: Path | None, shapes: Shapes | None, fold
             raise ModelError(f"model {source}: torch cannot export it: {_first_line(error)}") from error
     if program is None:
         raise ModelError(f"model {source}: torch exported nothing")
-    return finish(_named(program.model, shapes), source, None)
+    return _loaded(module, finish(_named(program.model, shapes), source, None))
 
 
-def load_program(path: Path, shapes: Shapes | None) -> ir.Model:
+def load_program(path: Path, shapes: Shapes | None) -> Loaded:
     """A saved ``torch.export`` program -> graph."""
     import torch
 
@@ -60,12 +61,28 @@ def load_program(path: Path, shapes: Shapes | None) -> ir.Model:
         raise ModelError(f"model {path}: no such file")
     with _quiet():
         try:
-            program = torch.onnx.export(torch.export.load(path), dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
+            exported = torch.export.load(path)
+            program = torch.onnx.export(exported, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
         except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
             raise ModelError(f"model {path}: not a torch.export program: {_first_line(error)}") from error
     if program is None:
         raise ModelError(f"model {path}: torch exported nothing")
-    return finish(_named(program.model, shapes), str(path), shapes)
+    return _loaded(exported.module(), finish(_named(program.model, shapes), str(path), shapes))
+
+
+def _loaded(module: Any, model: ir.Model) -> Loaded:
+    """The graph with the module that it came from; the module takes the graph's inputs in order."""
+    import torch
+
+    names = [str(value.name) for value in model.graph.inputs]
+
+    def run(inputs: Mapping[str, Any]) -> list[Any]:
+        with torch.no_grad():
+            result = module(*(torch.from_numpy(inputs[name].copy()) for name in names))
+        leaves = torch.utils._pytree.tree_leaves(result)
+        return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    return Loaded(model, run)
 
 
 def _named(model: ir.Model, shapes: Shapes | None) -> ir.Model:

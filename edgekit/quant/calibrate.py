@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
 from edgekit.errors import DataError
 from edgekit.graph import activations
 from edgekit.progress import Progress
-from edgekit.quant.ranges import Method, Statistics
+from edgekit.quant.ranges import Method, Range, Statistics
 from edgekit.reference import Reference
 from edgekit.samples import Sample
 
@@ -35,6 +35,11 @@ def observe(
     if not seen:
         raise DataError("calibration data: holds no samples; at least one is needed")
     return found
+
+
+def ranges_of(statistics: Mapping[str, Statistics], method: Method) -> dict[str, Range]:
+    """The range of each tensor that was seen."""
+    return {name: method.range_of(s) for name, s in statistics.items() if s.count}
 
 
 def _take(statistics: Statistics, name: str, value: object, method: Method, sample: int) -> None:

@@ -1,4 +1,4 @@
-"""Statistics + rules -> plan.
+"""Ranges + rules -> plan.
 
 The rules are the LiteRT 8-bit quantization specification, read off the op declarations: scales that are observed,
 shared, fixed, and weights and biases that follow from them.
@@ -16,7 +16,7 @@ from edgekit.graph import Array, Unit, attributes, constant, is_float, units
 from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
 from edgekit.quant.plan import QParams, QuantPlan
-from edgekit.quant.ranges import Method, Range, Statistics
+from edgekit.quant.ranges import Range
 
 WIDEST_MERGE = 2.0  # an input joins a Concat's scale when that widens its own range at most so much (one bit)
 SMALLEST_MULTIPLIER = 2.0**-28  # XNNPACK takes input scale x weight scale / output scale from 2^-32 on
@@ -48,11 +48,10 @@ class Groups:
         self._parent[self.find(b)] = self.find(a)
 
 
-def solve(model: ir.Model, statistics: Mapping[str, Statistics], method: Method, rules: Rules | None = None) -> QuantPlan:
-    """The plan for a prepared model whose activations were observed."""
+def solve(model: ir.Model, ranges: Mapping[str, Range], rules: Rules | None = None) -> QuantPlan:
+    """The plan for a prepared model, given the range of each of its activations."""
     rules = rules or Rules()
     graph_units = units(model.graph)
-    ranges = {name: method.range_of(s) for name, s in statistics.items() if s.count}
     plan = _activations(graph_units, ranges, rules)
     for unit in graph_units:
         _constants(unit, plan, rules)

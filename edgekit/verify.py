@@ -1,0 +1,284 @@
+"""An artifact against its float source: the metric, agreement, and signal-to-noise tensor by tensor.
+
+Samples pass one at a time; what is kept are sums. The signal of an output is taken free of its mean over the samples
+(a constant offset carries no information); that of an inner tensor is its mean square.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.artifact import STORED, ArtifactFile, read_artifact
+from edgekit.contract import Contract
+from edgekit.errors import ConfigError, DataError
+from edgekit.graph import Array, activations
+from edgekit.layout import decide, identity
+from edgekit.passes import prepare
+from edgekit.progress import Progress
+from edgekit.quant import numerics
+from edgekit.reference import Reference
+from edgekit.report.model import Evaluation, Fidelity, Parity, TensorFidelity
+from edgekit.runtimes import open_session, runtime_for
+from edgekit.samples import Sample
+
+FIDELITY_SAMPLES = 64
+Outputs = dict[str, Array]
+Metric = Callable[[Iterator[tuple[Outputs, Any]]], float]
+
+
+class Runner(Protocol):
+    """Something that maps a sample to outputs: real values by name, in source layout."""
+
+    def outputs(self, sample: Mapping[str, Array]) -> Outputs:
+        """The outputs for one sample."""
+
+
+class FloatModel:
+    """The source as a Runner; ``tensors`` are the activations of the last sample."""
+
+    def __init__(self, prepared: ir.Model, inner: bool = False) -> None:
+        names = [str(v.name) for v in activations(prepared.graph)] if inner else []
+        self._reference = Reference(prepared, names)
+        self.tensors: Outputs = {}
+
+    def outputs(self, sample: Mapping[str, Array]) -> Outputs:
+        """The outputs for one sample."""
+        self.tensors = self._reference.run(sample)
+        return {name: self.tensors[name] for name in self._reference.outputs}
+
+
+class ArtifactModel:
+    """An artifact as a Runner, in its own runtime on this machine.
+
+    ``prepared`` (the source graph) is needed for ``tensors``: it tells in which order the file stores each.
+    """
+
+    def __init__(self, data: bytes, prepared: ir.Model | None = None, name: str = "artifact", threads: int = 1) -> None:
+        self.file: ArtifactFile = read_artifact(data, name)
+        self.contract: Contract = self.file.contract
+        self._session = open_session(data, runtime_for(data), threads, keep_intermediates=prepared is not None)
+        self._stored = self._orders(prepared) if prepared is not None and self.file.format == "tflite" else {}
+
+    def _orders(self, prepared: ir.Model) -> dict[str, tuple[int, ...]]:
+        moved = any(port.perm != identity(len(port.perm)) for port in self.contract.inputs)
+        return decide(prepared.graph, "NHWC" if moved else "NCHW").stored
+
+    def outputs(self, sample: Mapping[str, Array]) -> Outputs:
+        """The outputs for one sample."""
+        return self.contract.decode(self._session.run(self.contract.encode(sample)))
+
+    def tensors(self) -> Outputs:
+        """Inner tensors of the last sample under the source's names, as real values in source layout."""
+        found: Outputs = {}
+        for name, value in self._session.tensors().items():
+            source = name.removesuffix(STORED)
+            quant = self.file.quant.get(source)
+            real = value if quant is None else numerics.dequantize(value, quant)
+            perm = self._stored.get(source, identity(real.ndim))
+            found[source] = real.transpose(np.argsort(perm)) if len(perm) == real.ndim else real
+        return found
+
+
+@dataclass
+class _Noise:
+    """Sums for one tensor's signal-to-noise ratio."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    count: int = 0
+    total: Array | None = None
+
+    def add(self, reference: Array, found: Array, keep_mean: bool = False) -> None:
+        wanted, got = reference.astype(np.float64), found.astype(np.float64)
+        self.signal += float(np.sum(wanted**2))
+        self.noise += float(np.sum((wanted - got) ** 2))
+        self.count += 1
+        if keep_mean:
+            self.total = wanted if self.total is None else self.total + wanted
+
+    @property
+    def snr_db(self) -> float:
+        signal = self.signal
+        if self.total is not None and self.count > 1:
+            signal -= float(np.sum(self.total**2)) / self.count
+        if self.noise == 0:
+            return math.inf
+        return 10 * math.log10(signal / self.noise) if signal > 0 else -math.inf
+
+
+def fidelity(
+    prepared: ir.Model, data: bytes, samples: Iterable[Sample], progress: Progress, limit: int = FIDELITY_SAMPLES
+) -> Fidelity:
+    """Signal-to-noise of every output and of every inner tensor that the artifact still has.
+
+    Raises DataError when there are no samples.
+    """
+    reference, candidate = FloatModel(prepared, inner=True), ArtifactModel(data, prepared)
+    outputs: dict[str, _Noise] = {}
+    inner: dict[str, _Noise] = {}
+    count = 0
+    with progress.task("verify", limit) as step:
+        for sample in _first(samples, limit):
+            wanted, got = reference.outputs(sample.inputs), candidate.outputs(sample.inputs)
+            for name, value in wanted.items():
+                outputs.setdefault(name, _Noise()).add(value, got[name].reshape(value.shape), keep_mean=True)
+            for name, value in candidate.tensors().items():
+                known = reference.tensors.get(name)
+                if known is not None and known.shape == value.shape:
+                    inner.setdefault(name, _Noise()).add(known, value)
+            count += 1
+            step()
+    if not count:
+        raise DataError("verification data: holds no samples")
+    ops = {str(v.name): node.op_type for node in prepared.graph for v in node.outputs}
+    table = tuple(
+        _row(str(v.name), ops, inner[str(v.name)], candidate.file) for v in activations(prepared.graph) if str(v.name) in inner
+    )
+    return Fidelity(count, {name: noise.snr_db for name, noise in outputs.items()}, table)
+
+
+def _row(name: str, ops: Mapping[str, str], noise: _Noise, file: ArtifactFile) -> TensorFidelity:
+    q = file.quant.get(name)
+    scale, zero, dtype = (q.scale[0], q.zero_point[0], q.dtype) if q is not None else (None, None, "float32")
+    return TensorFidelity(name, ops.get(name, "input"), noise.snr_db, dtype, scale, zero)
+
+
+def _first(samples: Iterable[Sample], limit: int) -> Iterator[Sample]:
+    for i, sample in enumerate(samples):
+        if i == limit:
+            return
+        yield sample
+
+
+@dataclass(frozen=True)
+class Result:
+    """A metric over a data set, and the class chosen for each sample where the first output is a list of scores."""
+
+    value: float
+    count: int
+    choices: Array
+
+
+def evaluate(runner: Runner, samples: Iterable[Sample], metric: Metric, progress: Progress, title: str, total: int) -> Result:
+    """Run every sample and compute the metric. Raises DataError when there are no samples or a label is missing."""
+    choices: list[int] = []
+    count = 0
+
+    def predictions() -> Iterator[tuple[Outputs, Any]]:
+        nonlocal count
+        for sample in samples:
+            outputs = runner.outputs(sample.inputs)
+            scores = next(iter(outputs.values()))
+            if scores.ndim == 2 and scores.shape[1] > 1:
+                choices.append(int(np.argmax(scores[0])))
+            count += 1
+            step()
+            yield outputs, sample.label
+
+    with progress.task(title, total) as step:
+        value = metric(predictions())
+    if not count:
+        raise DataError("evaluation data: holds no samples, or the metric took none")
+    return Result(float(value), count, np.asarray(choices, np.int64))
+
+
+def compared(metric: str, reference: Result, artifact: Result) -> Evaluation:
+    """What the report says of two results on the same data."""
+    agreement = None
+    if len(reference.choices) == len(artifact.choices) == reference.count:
+        agreement = float(np.mean(reference.choices == artifact.choices))
+    drop = reference.value - artifact.value
+    return Evaluation(metric, reference.count, reference.value, artifact.value, drop, agreement)
+
+
+def parity(
+    one: ArtifactModel, other: ArtifactModel, samples: Iterable[Sample], name: str, limit: int = FIDELITY_SAMPLES
+) -> Parity:
+    """Two artifacts of one plan on the same samples: how many quantized steps their outputs lie apart."""
+    most = 0.0
+    equal = total = agreed = count = 0
+    for sample in _first(samples, limit):
+        a, b = one.outputs(sample.inputs), other.outputs(sample.inputs)
+        for key in a:
+            steps = np.rint(np.abs(a[key] - b[key]) / _step(one, other, key))
+            most = max(most, float(steps.max()))
+            equal += int(np.count_nonzero(steps == 0))
+            total += steps.size
+        first = next(iter(a))
+        agreed += int(np.argmax(a[first]) == np.argmax(b[first]))
+        count += 1
+    return Parity(name, count, agreed / max(count, 1), int(most), equal / max(total, 1))
+
+
+def _step(one: ArtifactModel, other: ArtifactModel, output: str) -> float:
+    for model in (one, other):
+        if output in model.file.quant:
+            return model.file.quant[output].scale[0]
+    return 1.0
+
+
+def metric_of(name: str, folder: Path) -> Metric:
+    """``top1``, ``top5``, or ``module:function`` called with an iterator of (outputs by name, label).
+
+    Raises ConfigError when there is no such metric.
+    """
+    if name in _BUILTIN:
+        return _BUILTIN[name]
+    module_name, _, attribute = name.partition(":")
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        function = getattr(importlib.import_module(module_name), attribute, None) if attribute else None
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"evaluation.metric {name}: module {error.name} was not found") from error
+    finally:
+        sys.path.remove(str(folder.resolve()))
+    if not callable(function):
+        raise ConfigError(f"evaluation.metric {name}: expected {', '.join(_BUILTIN)} or module:function")
+    metric: Metric = function
+    return metric
+
+
+def _top(k: int) -> Metric:
+    def metric(predictions: Iterator[tuple[Outputs, Any]]) -> float:
+        right = count = 0
+        for outputs, label in predictions:
+            if label is None:
+                raise DataError(f"evaluation data: has no labels, which top{k} needs")
+            scores = next(iter(outputs.values())).reshape(-1)
+            right += int(int(label) in np.argsort(-scores, kind="stable")[:k])
+            count += 1
+        return right / count if count else math.nan
+
+    return metric
+
+
+_BUILTIN: dict[str, Metric] = {"top1": _top(1), "top5": _top(5)}
+
+
+def verify_artifact(
+    artifact: Path, model: ir.Model, samples: Iterable[Sample], progress: Progress, metric: tuple[str, Metric] | None = None
+) -> tuple[Fidelity, Evaluation | None]:
+    """A finished artifact against the source graph: fidelity, and with ``metric`` (name, function) the evaluation."""
+    from edgekit.runtimes import read
+
+    data, prepared = read(artifact), prepare(model)
+    found = fidelity(prepared, data, samples, progress)
+    if metric is None:
+        return found, None
+    name, function = metric
+    total = len(samples) if hasattr(samples, "__len__") else 0
+    reference = evaluate(FloatModel(prepared), samples, function, progress, "evaluate float", total)
+    mine = evaluate(ArtifactModel(data, name=str(artifact)), samples, function, progress, "evaluate artifact", total)
+    return found, compared(name, reference, mine)
+
+
+__all__ = ["ArtifactModel", "FloatModel", "compared", "evaluate", "fidelity", "metric_of", "parity", "verify_artifact"]

@@ -56,7 +56,8 @@ def _worst_output(report: Report) -> float | None:
     return math.nan if any(math.isnan(value) for value in values) else min(values)
 
 
-def _float_ops(report: Report) -> float | None:
+def float_ops(report: Report) -> float | None:
+    """How many ops of the artifact compute in float, or None when it was not audited."""
     ops = report.audit.get("ops")
     return None if ops is None else sum(not op["integer"] for op in ops)
 
@@ -76,7 +77,7 @@ GATES: tuple[Gate, ...] = (
     Gate("accuracy_drop", "accuracy_drop", _evaluated("drop"), text.points, _NO_EVALUATION),
     Gate("agreement", "agreement", _evaluated("agreement"), text.percent, _NO_EVALUATION, at_least=True),
     Gate("snr", "snr_db", _worst_output, text.decibels, "the artifact was not verified", at_least=True),
-    Gate("float_ops", "float_ops", _float_ops, text.count, "the artifact was not audited"),
+    Gate("float_ops", "float_ops", float_ops, text.count, "the artifact was not audited"),
     Gate("memory", "memory_bytes", _timed("peak_memory_bytes"), text.size, _NO_LATENCY),
     _latency(50),
     _latency(90),

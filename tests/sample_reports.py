@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from edgekit.audit.facts import Audit, AuditedOp, precision
 from edgekit.measure import Measurement
 from edgekit.report.model import (
     ArtifactFacts,
@@ -54,18 +55,16 @@ def measurement(p50: float, **changes: Any) -> Measurement:
     return Measurement(**{**facts, **changes})
 
 
-def op(name: str, kind: str, macs: int = 0, integer: bool = True, weight_bytes: int = 0) -> dict[str, Any]:
+def op(name: str, kind: str, macs: int = 0, integer: bool = True, weight_bytes: int = 0) -> AuditedOp:
     """One op of an audit."""
-    dtype = "int8" if integer else "float32"
-    return {
-        "name": name,
-        "op": kind,
-        "inputs": [dtype],
-        "outputs": [dtype],
-        "macs": macs,
-        "integer": integer,
-        "weight_bytes": weight_bytes,
-    }
+    dtype = ("int8",) if integer else ("float32",)
+    return AuditedOp(name, kind, "integer" if integer else "float", dtype, dtype, dtype[0], weight_bytes, macs)
+
+
+def audit(*ops: AuditedOp) -> dict[str, Any]:
+    """The JSON of an audit of these ops."""
+    weights = {"int8": sum(op.weight_bytes for op in ops)}
+    return Audit("tflite", 304_944, precision(ops), ops, (), (), (), (), 269_722, weights).to_json()
 
 
 def port(name: str, shape: list[int], scale: float, zero_point: int, layout: str = "") -> dict[str, Any]:
@@ -81,16 +80,14 @@ def port(name: str, shape: list[int], scale: float, zero_point: int, layout: str
     }
 
 
-AUDIT = {
-    "ops": [
-        op("conv1", "CONV_2D", 442_368, weight_bytes=496),
-        op("layer1.0.conv1", "CONV_2D", 2_359_296, weight_bytes=2_368),
-        op("layer1.0.add", "ADD"),
-        op("layer2.0.conv1", "CONV_2D", 1_179_648, weight_bytes=4_736),
-        op("avg_pool", "MEAN"),
-        op("linear", "FULLY_CONNECTED", 640, weight_bytes=680),
-    ]
-}
+OPS = (
+    op("conv1", "CONV_2D", 442_368, weight_bytes=496),
+    op("layer1.0.conv1", "CONV_2D", 2_359_296, weight_bytes=2_368),
+    op("layer1.0.add", "ADD"),
+    op("layer2.0.conv1", "CONV_2D", 1_179_648, weight_bytes=4_736),
+    op("avg_pool", "MEAN"),
+    op("linear", "FULLY_CONNECTED", 640, weight_bytes=680),
+)
 
 CONTRACT = {
     "inputs": [port("image", [1, 32, 32, 3], 0.0186584, -14, "NHWC")],
@@ -126,7 +123,7 @@ FULL = Report(
         "threads": 1,
     },
     artifact=ArtifactFacts("build/raspberry-pi-4-litert/model.tflite", "tflite", 304_944, "b2" * 32, "int8"),
-    audit=AUDIT,
+    audit=audit(*OPS),
     contract=CONTRACT,
     calibration=CalibrationFacts("calib.npz", 256, "mse", "c3" * 32),
     evaluation=Evaluation("top1", 5000, 0.8068, 0.8062, 0.0006, 0.986),
@@ -153,7 +150,7 @@ BARE = Report(
     model=ModelFacts("nets/net.onnx", "d4" * 32, 12, 40, 1_048, 17),
     target={"name": "linux-x86_64-onnxruntime"},
     artifact=ArtifactFacts("build/linux-x86_64-onnxruntime/model.onnx", "onnx", 1_730, "e5" * 32, "float32"),
-    audit={"ops": [op("gemm", "Gemm", 40, integer=False)]},
+    audit=audit(op("gemm", "Gemm", 40, integer=False)),
     contract={"inputs": [], "outputs": [], "preprocessing": {}, "labels": []},
 )
 
@@ -162,8 +159,8 @@ HOSTILE_NAME = "<script>alert(1)</script>|`*_[red]x[/red]& \"quoted\" 'single'"
 FAILED = replace(
     FULL,
     target={**FULL.target, "name": "raspberry-pi-zero-2w-litert"},
-    artifact=replace(FULL.artifact, path="build/raspberry-pi-zero-2w-litert/model.tflite", precision="int8 + float32"),
-    audit={"ops": [*AUDIT["ops"], op("head.softmax", "SOFTMAX", integer=False), op("head.exp", "EXP", integer=False)]},
+    artifact=replace(FULL.artifact, path="build/raspberry-pi-zero-2w-litert/model.tflite", precision="mixed"),
+    audit=audit(*OPS, op("head.softmax", "SOFTMAX", integer=False), op("head.exp", "EXP", integer=False)),
     gates=(
         Verdict("size", 300_000.0, 304_944.0, "fail", "304.9 KB, at most 300.0 KB"),
         Verdict("snr", 20.0, 27.8, "pass", "27.8 dB, at least 20.0 dB"),
@@ -182,7 +179,7 @@ HOSTILE = replace(
     FULL,
     model=replace(FULL.model, source=HOSTILE_NAME),
     target={"name": HOSTILE_NAME},
-    audit={"ops": [op(HOSTILE_NAME, HOSTILE_NAME, 5)]},
+    audit=audit(op(HOSTILE_NAME, HOSTILE_NAME, 5), op("t", "TRANSPOSE")),
     contract={**CONTRACT, "inputs": [port(HOSTILE_NAME, [1], 0.1, 0, HOSTILE_NAME)]},
     fidelity=Fidelity(1, {HOSTILE_NAME: 3.0}, (TensorFidelity(HOSTILE_NAME, HOSTILE_NAME, 3.0, "int8", 0.1, 0),)),
     gates=(Verdict(HOSTILE_NAME, 1.0, 2.0, "fail", HOSTILE_NAME),),

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from sample_reports import BARE, FULL, op
+from sample_reports import BARE, FULL, audit, op
 
 from edgekit.gate import GATES, exit_code, judge, status
 from edgekit.project import Limits
@@ -120,7 +120,7 @@ def test_the_worst_output_counts() -> None:
 
 
 def test_float_ops_are_counted_in_the_audit() -> None:
-    report = replace(FULL, audit={"ops": [op("a", "CONV_2D"), op("b", "EXP", integer=False)]})
+    report = replace(FULL, audit=audit(op("a", "CONV_2D"), op("b", "EXP", integer=False)))
     assert only(report, float_ops=0).status == "fail"
     assert only(report, float_ops=1).status == "pass"
 

@@ -213,7 +213,7 @@ def _op_row(op: Mapping[str, Any], most: int, heaviest: int) -> Html:
         "tr",
         el("td", op["name"], class_="name"),
         el("td", op["op"]),
-        el("td", "integer" if op["integer"] else _pill("fail", "float")),
+        el("td", "integer" if op["integer"] else _pill("fail", op["kind"])),
         _barred(op["macs"], text.count(op["macs"]), most),
         _barred(op["weight_bytes"], text.size(op["weight_bytes"]), heaviest),
     )

@@ -141,6 +141,11 @@ class Report:
     warnings: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Holds other parts' JSON as it is read back: lists, not tuples."""
+        for name in ("target", "audit", "contract", "source_check"):
+            object.__setattr__(self, name, encode(getattr(self, name)))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal report."""
         value: dict[str, Any] = encode(self)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from edgekit.gate import status
 from edgekit.report import console, text, view
-from edgekit.report.model import Report
+from edgekit.report.model import Report, Verdict
 
 WORST = 5
 """How many tensors are named."""
@@ -22,30 +22,31 @@ FULL_DB = 60.0
 
 def show(reports: Sequence[Report], stream: TextIO) -> None:
     """Print each report; below several of them, one table that compares them."""
-    console.show(_parts(reports), stream)
+    console.show(parts(reports), stream)
 
 
 def render(reports: Sequence[Report], width: int = 80) -> str:
     """The same as plain text without colours."""
-    return console.plain(_parts(reports), width)
+    return console.plain(parts(reports), width)
 
 
-def _parts(reports: Sequence[Report]) -> Iterator[RenderableType]:
+def parts(reports: Sequence[Report]) -> Iterator[RenderableType]:
+    """What ``show`` prints, one below the other."""
     for report in reports:
         headline = ((view.name(report), "bold"), ": ", (view.verdict(report), console.COLOURS[status(report.gates)]))
         yield Text.assemble(*headline, "\n")
-        parts = (gates(report), _comparison(report), _facts(report), ports(report.contract), _worst(report))
-        for part in (*parts, _warnings(report), _footer(report)):
+        first = (gates(report.gates), _comparison(report), _facts(report), ports(report.contract))
+        for part in (*first, _worst(report), _warnings(report), _footer(report)):
             if part.row_count:
                 yield console.indented(part)
     if len(reports) > 1:
         yield _summary(reports)
 
 
-def gates(report: Report) -> Table:
+def gates(verdicts: Sequence[Verdict]) -> Table:
     """Status, gate and what was found, a line each."""
     table = console.table(Column("gate"), Column(""), Column("found"))
-    for verdict in report.gates:
+    for verdict in verdicts:
         table.add_row(console.verdict(verdict.status), Text(verdict.gate), Text(verdict.text))
     return table
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.gate import elsewhere, status
 from edgekit.report import text
-from edgekit.report.model import Fidelity, Report, TensorFidelity
+from edgekit.report.model import Fidelity, Report, TensorFidelity, Verdict
 
 Json = Mapping[str, Any]
 
@@ -48,13 +48,18 @@ def target_name(report: Report) -> str:
 
 def verdict(report: Report) -> str:
     """How the gates stand, in words."""
-    word = status(report.gates)
-    total = len(report.gates)
+    return verdict_words(report.gates)
+
+
+def verdict_words(gates: Sequence[Verdict]) -> str:
+    """The same of any gates: ``1 of 3 gates failed``."""
+    word = status(gates)
+    total = len(gates)
     if word == "no gates":
         return "no gates are set"
     if word == "pass":
         return ("its gate holds", "both gates hold", f"all {total} gates hold")[min(total, 3) - 1]
-    these = sum(gate.status == word for gate in report.gates)
+    these = sum(gate.status == word for gate in gates)
     found = "failed" if word == "fail" else "inconclusive"
     if total == 1:
         return "its gate failed" if word == "fail" else "its gate is inconclusive"
@@ -171,9 +176,9 @@ def _float_runtime(report: Report) -> str:
 
 def audit_lines(audit: Json) -> list[str]:
     """What the artifact's bytes say of its integers."""
-    ops = audit.get("ops", [])
+    ops = audit.get("ops")
     if not ops:
-        return ["not audited"]
+        return ["not audited" if ops is None else "nothing to compute"]
     integer = [op for op in ops if op["integer"]]
     lines = [f"{len(integer):,} of {text.plural(len(ops), 'op')} in integers ({text.percent(len(integer) / len(ops))})"]
     macs = sum(op["macs"] for op in ops)
@@ -183,6 +188,8 @@ def audit_lines(audit: Json) -> list[str]:
     left = [op["op"] for op in ops if not op["integer"]]
     if left:
         lines.append(f"left in float: {tally(left)}")
+    if audit.get("transposes"):
+        lines.append(text.plural(len(audit["transposes"]), "transpose"))
     return lines
 
 

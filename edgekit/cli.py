@@ -1,0 +1,286 @@
+"""The commands: flags only. What a command does lives in the module that it imports, when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit import __version__
+from edgekit.errors import EdgekitError, UnsupportedError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from edgekit.progress import Progress
+
+CONFIG = Path("edgekit.toml")
+INTERRUPTED = 130
+EXIT_CODES = """\b
+Exit codes:
+  0  all gates hold
+  1  a gate failed
+  2  bad usage or bad input
+  3  a gate is inconclusive: the device was too noisy, or it is not the target's
+  4  a device or a runtime cannot be reached
+  5  the model needs something that the target cannot express
+"""
+
+
+class Commands(click.Group):
+    """Turns edgekit's errors into one line on stderr and their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+        try:
+            return super().invoke(ctx)
+        except EdgekitError as error:
+            click.echo(said(error), err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def said(error: EdgekitError) -> str:
+    """An error as it is printed; what a target cannot express has a line each."""
+    if isinstance(error, UnsupportedError) and len(error.problems) > 1:
+        return "\n  ".join((f"error: {len(error.problems)} things cannot be expressed:", *error.problems))
+    return f"error: {error}"
+
+
+def answer(as_json: bool, value: Any, parts: Callable[[], Iterable[RenderableType]]) -> None:
+    """Print ``value`` as one JSON object, or ``parts`` for a person."""
+    if as_json:
+        import json
+
+        from edgekit.report.codec import encode
+
+        click.echo(json.dumps(encode(value), indent=2, ensure_ascii=False))
+    else:
+        from edgekit.report import console
+
+        console.show(parts(), sys.stdout)
+
+
+def progress(quiet: bool) -> Progress:
+    """Where a command says how far it is."""
+    from edgekit.progress import open_progress
+
+    return open_progress(quiet=quiet)
+
+
+def existing_config(given: Path | None) -> Path | None:
+    """The --config that was given, else edgekit.toml where there is one."""
+    return given or (CONFIG if CONFIG.is_file() else None)
+
+
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, all else on stderr.")
+quiet_flag = click.option("--quiet", "-q", is_flag=True, help="No progress.")
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="The project; edgekit.toml when there is one."
+)
+junit_option = click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML too.")
+markdown_option = click.option(
+    "--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write a Markdown report too."
+)
+
+
+@click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", message="edgekit %(version)s")
+def cli() -> None:
+    """Turn a trained network into the smallest, fastest artifact that passes its gates on an edge device."""
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--target", "-t", "targets", multiple=True, required=True, metavar="NAME", help="May be given again.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build"), metavar="FOLDER", show_default=True)
+@config_option
+@click.option("--weights", "model__weights", metavar="FILE", help="The model's weights: safetensors, or a state_dict.")
+@click.option("--calibration", "calibration__data", metavar="DATA", help=".npz, .npy, a folder, or module:iterable.")
+@click.option("--recipe", "calibration__recipe", metavar="NAME", help="A calibration recipe.")
+@click.option("--samples", "calibration__samples", type=int, metavar="N", help="How many samples calibrate.")
+@click.option("--range", "calibration__range", metavar="METHOD", help="minmax, percentile, entropy or mse.")
+@click.option("--evaluation", "evaluation__data", metavar="DATA", help="Held-out data with labels.")
+@click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@junit_option
+@markdown_option
+@quiet_flag
+@json_flag
+def build(model: str | None, targets: Sequence[str], out: Path, config: Path | None, **flags: Any) -> None:
+    """Build MODEL for every target.
+
+    Calibrates, quantizes, verifies, measures, gates and reports. MODEL is net.onnx, net.pt2 or
+    package.module:callable; by default what edgekit.toml says. FOLDER/NAME/ gets the artifact, plan.json,
+    contract.json, report.json and report.html.
+
+    \b
+    edgekit build net.onnx --target raspberry-pi-4-litert --calibration calib.npz
+    edgekit build -t raspberry-pi-4-litert -t raspberry-pi-4-onnxruntime
+    """
+    from edgekit.build import build as build_all
+    from edgekit.gate import exit_code
+    from edgekit.project import Project
+    from edgekit.report import store, terminal
+
+    config = existing_config(config)
+    if model is None and config is None:
+        raise click.UsageError("no model: give MODEL, or write an edgekit.toml (edgekit init does)")
+    project = Project.from_flags(model, config, settings_of(flags))
+    reports = build_all(project, targets, out, progress(flags["quiet"]))
+    store.save(reports, flags["junit"], flags["markdown"])
+    code = exit_code([verdict for report in reports for verdict in report.gates])
+    answer(flags["as_json"], {"exit_code": code, "reports": reports}, lambda: terminal.parts(reports))
+    sys.exit(code)
+
+
+def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that name a key of edgekit.toml (``model__weights``), by that key (``model.weights``)."""
+    return {name.replace("__", "."): value for name, value in flags.items() if "__" in name}
+
+
+@cli.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--against", type=click.Path(path_type=Path), metavar="OTHER", help="Time both, in turns.")
+@click.option("--runtime", metavar="NAME", help="litert or onnxruntime; by default what the file is for.")
+@click.option("--threads", type=int, default=1, show_default=True, metavar="N")
+@click.option("--runs", type=int, default=50, show_default=True, metavar="N", help="At least so many timed runs.")
+@click.option("--seconds", type=float, default=2.0, show_default=True, metavar="S", help="At least so long.")
+@click.option("--inputs", default="random", show_default=True, metavar="DATA", help="random, zeros, or an .npz.")
+@json_flag
+def bench(artifact: Path, against: Path | None, runtime: str | None, as_json: bool, **effort: Any) -> None:
+    """Time ARTIFACT on this machine: latency, cold start, memory.
+
+    \b
+    edgekit bench build/raspberry-pi-4-litert/model.tflite
+    edgekit bench new.tflite --against old.tflite
+    """
+    from edgekit.measure import compare, measure
+    from edgekit.report import answers
+
+    if against is None:
+        found = measure(artifact, runtime, **effort)
+        value = {"artifact": artifact, "measurement": found}
+        answer(as_json, value, lambda: answers.bench([(artifact.name, found)]))
+        return
+    if runtime is not None:
+        raise click.UsageError("--runtime goes without --against: each file runs under the runtime that it is for")
+    both = compare(artifact, against, **effort)
+    named = list(zip(answers.names(artifact, against), (both.a, both.b), strict=True))
+    value = {"artifact": artifact, "against": against, "comparison": both}
+    answer(as_json, value, lambda: answers.bench(named, both))
+
+
+@cli.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--ops", "every_op", is_flag=True, help="List every op.")
+@json_flag
+def inspect(artifact: Path, every_op: bool, as_json: bool) -> None:
+    """Tell what ARTIFACT is from its bytes.
+
+    Ops, dtypes, sizes, multiply-adds, inputs and outputs, and how much of it computes in integers.
+
+    \b
+    edgekit inspect build/raspberry-pi-4-litert/model.tflite --ops
+    """
+    from edgekit.audit import audit_file
+    from edgekit.report import answers
+
+    found = audit_file(artifact).to_json()
+    answer(as_json, {"artifact": artifact, "audit": found}, lambda: answers.inspect(str(artifact), found, every_op))
+
+
+@cli.command()
+@click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORT...")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Take the limits from its [gates].")
+@click.option("--baseline", type=click.Path(path_type=Path), metavar="REPORT", help="An earlier report.")
+@click.option("--tolerance", type=float, metavar="SHARE", help="What may be lost against it; 0.01 by default.")
+@junit_option
+@markdown_option
+@json_flag
+def gate(reports: Sequence[Path], as_json: bool, **flags: Any) -> None:
+    """Judge REPORTs again, without building.
+
+    A REPORT is a report.json, or the folder that it is in. The limits are those of --config, else those that the
+    report was judged by.
+
+    \b
+    edgekit gate build/raspberry-pi-4-litert --config edgekit.toml
+    edgekit gate build/raspberry-pi-4-litert --baseline released/report.json
+    """
+    from edgekit.baseline import judge_again
+    from edgekit.gate import exit_code
+    from edgekit.report import answers, store
+
+    judged = judge_again(reports, flags["config"], flags["baseline"], flags["tolerance"])
+    store.save(judged, flags["junit"], flags["markdown"])
+    code = exit_code([verdict for report in judged for verdict in report.gates])
+    answer(as_json, {"exit_code": code, "reports": answers.gates_json(judged)}, lambda: answers.gates(judged))
+    sys.exit(code)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@json_flag
+def targets(name: str | None, as_json: bool) -> None:
+    """List the target profiles, or show the facts of one.
+
+    Those in ./targets/ come first, then those that edgekit brings.
+    """
+    from edgekit.report import answers
+    from edgekit.target import list_targets, load_target
+
+    if name is not None:
+        one = load_target(name)
+        answer(as_json, one.to_json(), lambda: answers.target(one))
+        return
+    found = [load_target(each) for each in list_targets()]
+    answer(as_json, {"targets": [each.to_json() for each in found]}, lambda: answers.targets(found))
+
+
+@cli.command()
+@click.argument("folder", required=False, default=Path(), type=click.Path(path_type=Path))
+@click.option("--model", metavar="MODEL", help="What [model] source is to say.")
+@click.option("--calibration", metavar="DATA", help="What [calibration] data is to say.")
+@json_flag
+def init(folder: Path, model: str | None, calibration: str | None, as_json: bool) -> None:
+    """Write a commented edgekit.toml into FOLDER.
+
+    FOLDER is this one by default. An edgekit.toml that is there already is never written over.
+    """
+    from edgekit.report import answers
+    from edgekit.scaffold import scaffold
+
+    path = scaffold(folder, model, calibration)
+    answer(as_json, {"created": [path]}, lambda: answers.init(path))
+
+
+@cli.command()
+@json_flag
+def doctor(as_json: bool) -> None:
+    """Check this machine, and say how to get what is missing.
+
+    Looks at Python, the packages, the runtimes (each one runs a model), the CPU's 8-bit instructions, and room.
+    """
+    from edgekit import doctor as checkup
+    from edgekit.report import answers
+
+    checks = checkup.diagnose(Path())
+    code = checkup.exit_code(checks)
+    answer(as_json, {"exit_code": code, "checks": checks}, lambda: answers.doctor(checks))
+    sys.exit(code)
+
+
+def main() -> None:
+    """The ``edgekit`` program."""
+    cli(prog_name="edgekit")
+
+
+if __name__ == "__main__":
+    main()

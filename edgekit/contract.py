@@ -48,7 +48,7 @@ class Port:
             raise DataError(f"input {self.name}: shape {list(value.shape)} was given, {list(self.source_shape)} is needed")
         stored = value.transpose(self.perm)
         if self.scale is None or self.zero_point is None:
-            return np.ascontiguousarray(stored, dtype=self.dtype)
+            return np.asarray(stored, dtype=self.dtype, order="C")
         return self._quantized(stored)
 
     def _quantized(self, real: Array) -> Array:
@@ -57,7 +57,7 @@ class Port:
 
         assert self.scale is not None and self.zero_point is not None
         qparams = QParams(self.dtype, (self.scale,), (self.zero_point,))
-        return np.ascontiguousarray(quantize(real, qparams))
+        return np.asarray(quantize(real, qparams), order="C")
 
     def decode(self, stored: Array) -> Array:
         """What the artifact gave, as real values in source layout (integers stay integers when not quantized)."""

@@ -161,4 +161,6 @@ def _shared_or_fixed(value: ir.Value) -> bool:
     if producer is None or value.is_graph_output() or len(value.uses()) > 1:
         return True
     declared = OPS.get(producer.op_type)
+    if producer.op_type in ("Relu", "Clip"):  # in a wider scale the limits of the integers would no longer clip
+        return True
     return declared is not None and declared.quant.scale in (Scale.FIXED, Scale.SHARED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -123,24 +124,25 @@ def _divergence(s: Statistics, low: Array, high: Array) -> Array:
 
 
 def _divergence_of(s: Statistics, low: float, high: float) -> float:
-    centres = s.centres
-    counts = s.bins.astype(np.float64)
-    step = max((high - low) / (LEVELS - 1), 1e-30)
-    level = np.clip(np.rint((np.clip(centres, low, high) - low) / step), 0, LEVELS - 1).astype(np.int64)
-    used = counts > 0
-    clipped = (centres < low) | (centres > high)
-    reference = counts.copy()
-    for outside, edge in ((centres < low, low), (centres > high, high)):
-        reference[int(np.argmin(np.abs(centres - edge)))] += counts[outside].sum()
-    reference[clipped] = 0
-    inside = used & ~clipped
-    mass = np.bincount(level[inside], counts[inside], LEVELS)
-    members = np.bincount(level[inside], minlength=LEVELS)
-    spread = np.where(inside, mass[level] / np.maximum(members[level], 1), 0)
-    p, q = reference / reference.sum(), spread / max(spread.sum(), 1e-30)
-    both = (p > 0) & (q > 0)
-    missing = p[(p > 0) & (q == 0)].sum()
-    return float((p[both] * np.log(p[both] / q[both])).sum() + missing * 50)
+    """KL(P || Q): P is the histogram with what lies outside moved to its edges, Q what 256 levels keep of the inside."""
+    centres, counts = s.centres, s.bins.astype(np.float64)
+    counts[BINS // 2] = max(counts[BINS // 2] - s.zeros, 0)
+    inside = np.flatnonzero((centres >= low) & (centres <= high))
+    if inside.size < 2:
+        return math.inf
+    kept = counts[inside]
+    level = np.minimum((np.arange(inside.size) * LEVELS) // inside.size, LEVELS - 1)
+    filled = kept > 0
+    mass, members = np.bincount(level, kept, LEVELS), np.bincount(level, filled, LEVELS)
+    q = np.where(filled, mass[level] / np.maximum(members[level], 1), 0)
+    p = kept.copy()
+    p[0] += counts[: inside[0]].sum()
+    p[-1] += counts[inside[-1] + 1 :].sum()
+    if not p.sum() or not q.sum():
+        return math.inf
+    p, q = p / p.sum(), np.maximum(q / q.sum(), 1e-12)
+    used = p > 0
+    return float((p[used] * np.log(p[used] / q[used])).sum())
 
 
 @dataclass(frozen=True)

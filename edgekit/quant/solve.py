@@ -6,6 +6,7 @@ shared, fixed, and weights and biases that follow from them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from edgekit.quant.ranges import Range
 WIDEST_MERGE = 2.0  # an input joins a Concat's scale when that widens its own range at most so much (one bit)
 SMALLEST_MULTIPLIER = 2.0**-28  # XNNPACK takes input scale x weight scale / output scale from 2^-32 on
 LARGEST_BIAS = 2.0**30
+EVERYTHING, NOTHING = (-math.inf, math.inf), (math.inf, -math.inf)
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,12 @@ def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], rules: Ru
             copies.append((str(unit.node.inputs[0].name), outs[0]))  # type: ignore[union-attr]
     hulls = _hulls(groups, ranges)
     pinned = {groups.find(name): q for name, q in fixed.items()}
+    bounds = {str(unit.outputs[0].name): unit.bounds for unit in graph_units}
     for source, copy in copies:
-        _merge(groups, hulls, pinned, source, copy)
+        low, high = _merged(groups, hulls, pinned, source, copy)
+        if bounds.get(source, EVERYTHING)[0] <= low <= high <= bounds.get(source, EVERYTHING)[1]:
+            groups.join(source, copy)
+            hulls[groups.find(source)] = (low, high)
     return {
         name: pinned.get(groups.find(name)) or numerics.affine(*hulls[groups.find(name)], rules.activations) for name in ranges
     }
@@ -104,18 +110,14 @@ def _hulls(groups: Groups, ranges: Mapping[str, Range]) -> dict[str, Range]:
     return hulls
 
 
-def _merge(groups: Groups, hulls: dict[str, Range], pinned: dict[str, QParams], source: str, copy: str) -> None:
-    """Give a copy and its source one scale where that costs little; a copy between two scales costs a QUANTIZE."""
+def _merged(groups: Groups, hulls: dict[str, Range], pinned: dict[str, QParams], source: str, copy: str) -> Range:
+    """The range of a copy and its source in one scale, or NOTHING where that costs more than a QUANTIZE between two."""
     a, b = groups.find(source), groups.find(copy)
-    if a == b or a not in hulls or b not in hulls:
-        return
-    if a in pinned or b in pinned:
-        return
+    if a not in hulls or b not in hulls or a in pinned or b in pinned:
+        return NOTHING
     low, high = min(hulls[a][0], hulls[b][0], 0.0), max(hulls[a][1], hulls[b][1], 0.0)
     narrowest = min(max(hulls[r][1], 0.0) - min(hulls[r][0], 0.0) for r in (a, b))
-    if high - low <= WIDEST_MERGE * narrowest:
-        groups.join(a, b)
-        hulls[groups.find(a)] = (low, high)
+    return (low, high) if high - low <= WIDEST_MERGE * narrowest else NOTHING
 
 
 def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules) -> None:

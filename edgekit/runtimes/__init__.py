@@ -104,7 +104,7 @@ def checked(info: TensorInfo, feeds: Mapping[str, Array]) -> Array:
     """The value fed to one input. Raises DataError when it is missing, or its shape or dtype is not the input's."""
     if info.name not in feeds:
         raise DataError(f"no value for input {info.name}; given: {', '.join(feeds) or 'nothing'}")
-    value = np.ascontiguousarray(feeds[info.name])
+    value = np.asarray(feeds[info.name], order="C")
     fits = len(value.shape) == len(info.shape) and all(
         wanted in (-1, size) for size, wanted in zip(value.shape, info.shape, strict=True)
     )

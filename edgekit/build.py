@@ -1,0 +1,247 @@
+"""The whole road: load -> prepare -> calibrate -> plan -> emit -> verify -> evaluate -> measure -> gate -> report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit import __version__, emit, gate, verify
+from edgekit.audit import audit
+from edgekit.emitters import Artifact
+from edgekit.errors import ConfigError
+from edgekit.frontends import Loaded, load_source
+from edgekit.graph import shape_of
+from edgekit.measure import Measurement, measure
+from edgekit.output import CACHE, Cache, prepare_folder, write
+from edgekit.passes import prepare
+from edgekit.progress import Progress, SilentProgress
+from edgekit.project import Project
+from edgekit.quant import calibrate
+from edgekit.quant.plan import QuantPlan
+from edgekit.quant.ranges import Method, Range
+from edgekit.quant.solve import Rules, solve
+from edgekit.reference import serialize
+from edgekit.report import html
+from edgekit.report import json as report_json
+from edgekit.report.model import ArtifactFacts, CalibrationFacts, Evaluation, Fidelity, ModelFacts, Parity, Report, Stage
+from edgekit.samples import Samples, look, open_samples
+from edgekit.target import Target, load_target
+
+SOURCE_SAMPLES = 4
+
+
+def build(project: Project, targets: Sequence[str], out: Path, progress: Progress | None = None) -> list[Report]:
+    """Build the project's model for each target into ``out/TARGET/``: artifact, plan, contract and reports.
+
+    Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
+    reused. Gates are judged in the reports, not raised.
+    """
+    if project.compress:
+        raise ConfigError(f"{project.file}:compress: this version of edgekit has no compression steps; leave [[compress]] out")
+    work = _Work(project, prepare_folder(out), progress or SilentProgress())
+    profiles = [load_target(name, project.folder) for name in dict.fromkeys(targets)]
+    with work.stage("load"):
+        source = _load(project)
+        graph = prepare(source.model)
+    emit.refuse_unsupported(graph, profiles)
+    calibration, evaluation = work.data(graph)
+    with work.stage("check"):
+        check = _against_source(source, graph, calibration)
+        work.warnings += look(calibration)
+    ranges = work.ranges(graph, calibration)
+    found = []
+    for target in profiles:
+        with work.stage("emit", target.name):
+            plan = solve(graph, ranges, Rules(per_channel_fully_connected=target.per_channel_fully_connected))
+            artifact = emit.emit(graph, plan, target, work.description(graph, calibration))
+            path = write(prepare_folder(out / target.name) / target.artifact_name, artifact.data)
+        found.append(_Built(target, plan, artifact, path))
+    for built in found:
+        work.examine(built, graph, evaluation or calibration, evaluation)
+    facts = work.model_facts(graph, calibration) | {"source_check": check}
+    return [work.report(built, found, evaluation or calibration, facts) for built in found]
+
+
+def _load(project: Project) -> Loaded:
+    model = project.model
+    if not model.source:
+        raise ConfigError(f"{project.file}:model.source: nothing is given; name file.onnx, file.pt2 or package.module:callable")
+    shapes = {name: config.shape for name, config in model.inputs.items() if config.shape}
+    weights = project.folder / model.weights if model.weights else None
+    return load_source(model.source, weights, shapes, project.folder)
+
+
+def _against_source(source: Loaded, graph: ir.Model, samples: Samples) -> dict[str, Any]:
+    """The float graph against the model that it came from, on a few samples."""
+    reference = verify.FloatModel(graph)
+    worst, signal, noise = 0.0, 0.0, 0.0
+    for _, sample in zip(range(SOURCE_SAMPLES), samples, strict=False):
+        wanted, got = source.run(sample.inputs), reference.outputs(sample.inputs)
+        for a, b in zip(wanted, got.values(), strict=True):
+            error = a.astype(np.float64) - b.astype(np.float64)
+            worst = max(worst, float(np.abs(error).max()))
+            signal, noise = signal + float(np.sum(a.astype(np.float64) ** 2)), noise + float(np.sum(error**2))
+    snr = 10 * np.log10(signal / noise) if noise and signal else float("inf")
+    return {"samples": SOURCE_SAMPLES, "max_abs_difference": worst, "snr_db": float(snr)}
+
+
+@dataclass
+class _Built:
+    """One artifact and what was found out about it."""
+
+    target: Target
+    plan: QuantPlan
+    artifact: Artifact
+    path: Path
+    fidelity: Fidelity | None = None
+    evaluation: Evaluation | None = None
+    latency: Measurement | None = None
+    float_latency: Measurement | None = None
+    float_bytes: int = 0
+
+
+@dataclass
+class _Work:
+    """One build under way: its settings, its clock and its cache."""
+
+    project: Project
+    out: Path
+    progress: Progress
+    warnings: list[str] = field(default_factory=list)
+    stages: dict[str, list[Stage]] = field(default_factory=dict)
+    _cached: bool = False
+    _float_results: dict[str, verify.Result] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, target: str = "") -> Iterator[None]:
+        """Time a stage of one target, or of all."""
+        start, self._cached = time.perf_counter(), False
+        yield
+        self.stages.setdefault(target, []).append(Stage(name, time.perf_counter() - start, self._cached))
+
+    def remembered(self, stage: str, depends_on: Any, make: Any) -> Any:
+        """The JSON result of a stage, from the cache when all that it depends on is unchanged."""
+        result, self._cached = Cache(self.out / CACHE).get(stage, [__version__, depends_on], make)
+        return result
+
+    def data(self, graph: ir.Model) -> tuple[Samples, Samples | None]:
+        """The calibration samples, and the evaluation samples where there are any."""
+        calibration, evaluation = self.project.calibration, self.project.evaluation
+        if calibration.data is None:
+            raise ConfigError(f"{self.project.file}:calibration.data: nothing is given; int8 needs data, or a recipe")
+        shapes = {str(value.name): shape_of(value) for value in graph.graph.inputs}
+        inputs = {name: self.project.model.input(name) for name in shapes}
+        opened = open_samples(calibration.data, inputs, shapes, calibration.samples, self.project.folder)
+        if evaluation.data is None:
+            return opened, None
+        return opened, open_samples(evaluation.data, inputs, shapes, evaluation.samples, self.project.folder)
+
+    def ranges(self, graph: ir.Model, samples: Samples) -> dict[str, Range]:
+        """The range of each activation."""
+        config = self.project.calibration
+        method = Method(config.range, config.percentile)
+
+        def observed() -> dict[str, Range]:
+            statistics = calibrate.observe(graph, samples, method, self.progress, len(samples))
+            return calibrate.ranges_of(statistics, method)
+
+        with self.stage("calibrate"):
+            depends_on = [_sha256(serialize(graph)), samples.sha256, config.range, config.percentile]
+            found = self.remembered("ranges", depends_on, observed)
+        return {name: (low, high) for name, (low, high) in found.items()}
+
+    def description(self, graph: ir.Model, samples: Samples) -> emit.Description:
+        """What every artifact says of itself."""
+        facts = {
+            "source": self.project.model.source,
+            "calibration": {"sha256": samples.sha256, "samples": len(samples), "range": self.project.calibration.range},
+        }
+        return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)
+
+    def examine(self, built: _Built, graph: ir.Model, samples: Samples, evaluation: Samples | None) -> None:
+        """Verify, evaluate and measure one artifact."""
+        name = built.target.name
+        with self.stage("verify", name):
+            built.fidelity = verify.fidelity(graph, built.artifact.data, samples, self.progress)
+        if evaluation is not None:
+            with self.stage("evaluate", name):
+                built.evaluation = self._evaluated(built, graph, evaluation)
+        with self.stage("measure", name):
+            floating = emit.emit_float(graph, built.target)
+            built.float_bytes = len(floating)
+            beside = write(built.path.with_name(f".float.{built.target.format}"), floating)
+            try:
+                built.latency = measure(built.path, threads=built.target.threads)
+                built.float_latency = measure(beside, threads=built.target.threads)
+            finally:
+                beside.unlink()
+
+    def _evaluated(self, built: _Built, graph: ir.Model, samples: Samples) -> Evaluation:
+        name = self.project.evaluation.metric
+        metric = verify.metric_of(name, self.project.folder)
+        if not self._float_results:
+            floating = verify.FloatModel(graph)
+            self._float_results["float"] = verify.evaluate(floating, samples, metric, self.progress, "evaluate float", len(samples))
+        runner = verify.ArtifactModel(built.artifact.data)
+        result = verify.evaluate(runner, samples, metric, self.progress, f"evaluate {built.target.name}", len(samples))
+        return verify.compared(name, self._float_results["float"], result)
+
+    def model_facts(self, graph: ir.Model, samples: Samples) -> dict[str, Any]:
+        """What all reports of this build say alike."""
+        data = serialize(graph)
+        checked = audit(data)
+        model = ModelFacts(self.project.model.source, _sha256(data), checked.parameters, checked.macs, len(data), checked.opset)
+        config = self.project.calibration
+        calibration = CalibrationFacts(str(config.recipe or config.data), len(samples), config.range, samples.sha256)
+        return {"model": model, "calibration": calibration}
+
+    def report(self, built: _Built, all_built: Sequence[_Built], samples: Samples, facts: dict[str, Any]) -> Report:
+        """Judge the gates and write everything but the artifact, the report last."""
+        other = next((b for b in all_built if b.target.format != built.target.format), None)
+        checked, data = audit(built.artifact.data), built.artifact.data
+        report = Report(
+            edgekit=__version__,
+            reproduce=self._command(built.target.name),
+            target=built.target.to_json(),
+            artifact=ArtifactFacts(str(built.path), built.target.format, len(data), _sha256(data), checked.precision),
+            audit=checked.to_json(),
+            contract=built.artifact.contract.to_json(),
+            evaluation=built.evaluation,
+            fidelity=built.fidelity,
+            parity=_parity(built, other, samples) if other is not None else None,
+            latency=built.latency,
+            float_latency=built.float_latency,
+            warnings=tuple(self.warnings),
+            stages=(*self.stages.get("", ()), *self.stages.get(built.target.name, ())),
+            **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
+        )
+        report = replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
+        folder = built.path.parent
+        write(folder / "plan.json", json.dumps(built.plan.to_json(), indent=1) + "\n")
+        write(folder / "contract.json", json.dumps(report.contract, indent=2) + "\n")
+        write(folder / "report.html", html.render(report))
+        write(folder / "report.json", report_json.render(report))
+        return report
+
+    def _command(self, target: str) -> str:
+        config = f"--config {self.project.file}" if self.project.file.endswith(".toml") else self.project.model.source
+        return f"edgekit build {config} --target {target} --out {self.out}"
+
+
+def _parity(built: _Built, other: _Built, samples: Samples) -> Parity:
+    return verify.parity(
+        verify.ArtifactModel(built.artifact.data), verify.ArtifactModel(other.artifact.data), samples, other.target.name
+    )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -12,7 +12,7 @@ from small_onnx import conv_relu, qdq_conv_relu
 
 from edgekit.errors import DataError, DeviceError, ModelError
 from edgekit.runtimes import TensorInfo, open_session, runtime_for
-from edgekit.runtimes.litert import quiet_stderr, runtime_version
+from edgekit.runtimes.litert import LiteRTSession, quiet_stderr, runtime_version
 
 RNG = np.random.default_rng(0)
 
@@ -65,6 +65,10 @@ def test_litert_runs_a_model_and_gives_scales(resnet: Path) -> None:
     assert (scores.shape, scores.dtype, scores.zero_point) == ((1, 10), "int8", 8)
     found = session.run({image.name: np.zeros((1, 32, 32, 3), np.int8)})
     assert found[scores.name].shape == (1, 10) and found[scores.name].dtype == np.int8
+
+
+def test_litert_counts_what_its_delegate_took(resnet: Path) -> None:
+    assert LiteRTSession(resnet).partitions == 1
 
 
 def test_litert_keeps_tensors_without_changing_the_result(resnet: Path) -> None:

@@ -95,6 +95,11 @@ class LiteRTSession:
             found[name] = value
         return found
 
+    @property
+    def partitions(self) -> int:
+        """How many groups of ops a delegate (XNNPACK) has taken over: 1 when it runs the whole graph, 0 without one."""
+        return sum(op["op_name"] == "DELEGATE" for op in self._interpreter._get_ops_details())
+
     def _shape(self, index: int) -> tuple[int, ...]:
         return tuple(self._interpreter._get_tensor_details(index, 0)["shape"].tolist())
 

@@ -49,7 +49,7 @@ def measurement(p50: float, **changes: Any) -> Measurement:
         "processes": 1,
         "threads": 1,
         "runtime": "litert",
-        "runtime_version": "2.3.0",
+        "runtime_version": "ai-edge-litert 2.3.0",
         "machine": MACHINE,
     }
     return Measurement(**{**facts, **changes})

@@ -174,6 +174,10 @@ def changed(**changes: Any) -> str:
         (changed(gates={}), "gates: found dict {}, an array is needed"),
         (changed(stages=[{"name": "a", "seconds": True}]), "stages[0].seconds: found bool True, float is needed"),
         (changed(audit=[]), "audit: found list [], an object is needed"),
+        (changed(contract={}), "contract.inputs: missing"),
+        (changed(contract={"inputs": [{"name": 1}]}), "contract.inputs[0].name: found int 1, str is needed"),
+        (changed(audit={"ops": [{"name": "a", "op": "b"}]}), "audit.ops[0].kind: missing"),
+        (changed(audit={"ops": [3]}), "audit.ops[0]: found int 3, an object is needed"),
         (changed(warnings=["x" * 80, 5]), "warnings[1]: found int 5, str is needed"),
     ],
 )
@@ -239,7 +243,8 @@ def test_worst_tensors_leave_out_exact_ones() -> None:
 
 def test_a_board_is_named_before_its_cpu() -> None:
     pi = measurement(3.1, machine={**MACHINE, "board": "Raspberry Pi 4 Model B", "architecture": "aarch64"})
-    assert dict(view.lines(replace(FULL, latency=pi)))["timing"].endswith("Raspberry Pi 4 Model B")
+    said = dict(view.lines(replace(FULL, latency=pi)))["timing"]
+    assert said.endswith("on Raspberry Pi 4 Model B; float with onnxruntime 1.32.0")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def bench(measurements: Sequence[tuple[str, Measurement]], comparison: Compariso
         yield Text(f"\n{ratio(comparison, measurements[0][0], measurements[1][0])}", style="bold")
     several = len(measurements) > 1
     yield Text()
-    yield console.labelled((name if several else "timing", _how(found)) for name, found in measurements)
+    yield console.labelled((name if several else "timing", view.how_timed(found)) for name, found in measurements)
     notes = [warning for _, found in measurements for warning in found.warnings()]
     yield from _warnings(notes)
 
@@ -53,13 +53,6 @@ def names(a: Path, b: Path) -> tuple[str, str]:
 def ratio(found: Comparison, a: str, b: str) -> str:
     """``A takes 0.98x as long as B (0.97x to 0.99x)``."""
     return f"{a} takes {found.ratio:.3f}x as long as {b} ({found.low:.3f}x to {found.high:.3f}x)"
-
-
-def _how(found: Measurement) -> str:
-    low, high = found.p50_interval_ms
-    span = f"p50 within {text.milliseconds(low)} to {text.milliseconds(high)}, {text.plural(found.runs, 'run')}"
-    where = found.machine.get("board") or found.machine.get("cpu") or "unknown machine"
-    return f"{span}, {found.runtime} {found.runtime_version}, {text.plural(found.threads, 'thread')}; {where}"
 
 
 def _warnings(notes: Sequence[str]) -> Parts:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.audit.facts import AuditedOp
+from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.measure import Measurement
 from edgekit.report.codec import decode, encode
@@ -158,4 +160,8 @@ class Report:
         if schema != SCHEMA:
             found = "no schema" if schema is None else f"schema {schema!r}"
             raise InputError(f"{where}:schema: found {found}, this edgekit reads schema {SCHEMA}")
-        return decode(cls, value, where)
+        report = decode(cls, value, where)
+        decode(Contract, report.contract, f"{where}:contract")
+        for index, op in enumerate(report.audit.get("ops", ())):
+            decode(AuditedOp, op, f"{where}:audit.ops[{index}]")
+        return report

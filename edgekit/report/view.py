@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.gate import elsewhere, status
+from edgekit.measure import Measurement
 from edgekit.report import text
 from edgekit.report.model import Fidelity, Report, TensorFidelity, Verdict
 
@@ -158,12 +159,21 @@ def _timing_note(report: Report) -> str:
     found = report.latency
     if found is None:
         return ""
-    low, high = found.p50_interval_ms
-    spread = f"p50 within {text.milliseconds(low)} to {text.milliseconds(high)}, {text.plural(found.runs, 'run')}"
-    how = f"{found.runtime} {found.runtime_version}, {text.plural(found.threads, 'thread')}"
-    where = found.machine.get("board") or found.machine.get("cpu") or "unknown machine"
     foreign = f" ({elsewhere(report)})" if elsewhere(report) else ""
-    return f"{spread}, {how}{_float_runtime(report)}; {where}{foreign}"
+    return f"{how_timed(found)}{foreign}{_float_runtime(report)}"
+
+
+def how_timed(found: Measurement) -> str:
+    """How sure the median is, from how many runs, and what ran it where."""
+    low, high = found.p50_interval_ms
+    span = f"p50 within {text.milliseconds(low)} to {text.milliseconds(high)}, {text.plural(found.runs, 'run')}"
+    where = found.machine.get("board") or found.machine.get("cpu") or "unknown machine"
+    return f"{span}, {_runtime(found)}, {text.plural(found.threads, 'thread')}, on {where}"
+
+
+def _runtime(found: Measurement) -> str:
+    version = found.runtime_version
+    return version if " " in version else f"{found.runtime} {version}"
 
 
 def _float_runtime(report: Report) -> str:
@@ -171,7 +181,7 @@ def _float_runtime(report: Report) -> str:
     found, other = report.latency, report.float_latency
     if found is None or other is None or other.runtime == found.runtime:
         return ""
-    return f", float with {other.runtime} {other.runtime_version}"
+    return f"; float with {_runtime(other)}"
 
 
 def audit_lines(audit: Json) -> list[str]:

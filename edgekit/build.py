@@ -33,7 +33,7 @@ from edgekit.reference import serialize
 from edgekit.report import html
 from edgekit.report import json as report_json
 from edgekit.report.model import ArtifactFacts, CalibrationFacts, Evaluation, Fidelity, ModelFacts, Parity, Report, Stage
-from edgekit.samples import Samples, look, open_samples
+from edgekit.samples import Samples, look, open_calibration, open_evaluation
 from edgekit.target import Target, load_target
 
 SOURCE_SAMPLES = 4
@@ -135,15 +135,9 @@ class _Work:
 
     def data(self, graph: ir.Model) -> tuple[Samples, Samples | None]:
         """The calibration samples, and the evaluation samples where there are any."""
-        calibration, evaluation = self.project.calibration, self.project.evaluation
-        if calibration.data is None:
-            raise ConfigError(f"{self.project.file}:calibration.data: nothing is given; int8 needs data, or a recipe")
-        shapes = {str(value.name): shape_of(value) for value in graph.graph.inputs}
-        inputs = {name: self.project.model.input(name) for name in shapes}
-        opened = open_samples(calibration.data, inputs, shapes, calibration.samples, self.project.folder)
-        if evaluation.data is None:
-            return opened, None
-        return opened, open_samples(evaluation.data, inputs, shapes, evaluation.samples, self.project.folder)
+        ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
+        calibration = open_calibration(self.project, ports)
+        return calibration, open_evaluation(self.project, ports) if self.project.evaluation.data else None
 
     def ranges(self, graph: ir.Model, samples: Samples) -> dict[str, Range]:
         """The range of each activation."""

@@ -6,9 +6,7 @@ Samples pass one at a time; what is kept are sums. The signal of an output is ta
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from edgekit.contract import Contract
 from edgekit.errors import ConfigError, DataError
 from edgekit.graph import Array, activations
 from edgekit.layout import decide, identity
+from edgekit.named import load_named
 from edgekit.passes import prepare
 from edgekit.progress import Progress
 from edgekit.quant import numerics
@@ -233,16 +232,9 @@ def metric_of(name: str, folder: Path) -> Metric:
     """
     if name in _BUILTIN:
         return _BUILTIN[name]
-    module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, str(folder.resolve()))
-    try:
-        function = getattr(importlib.import_module(module_name), attribute, None) if attribute else None
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"evaluation.metric {name}: module {error.name} was not found") from error
-    finally:
-        sys.path.remove(str(folder.resolve()))
+    function = load_named(name, folder, "evaluation.metric", ConfigError)
     if not callable(function):
-        raise ConfigError(f"evaluation.metric {name}: expected {', '.join(_BUILTIN)} or module:function")
+        raise ConfigError(f"evaluation.metric {name}: is a {type(function).__name__}; expected {', '.join(_BUILTIN)} or module:function")
     metric: Metric = function
     return metric
 

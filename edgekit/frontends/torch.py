@@ -7,10 +7,8 @@ The exporter is asked not to optimize, so that BatchNormalization stays a node o
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from edgekit.errors import ModelError
 from edgekit.frontends import Loaded
 from edgekit.frontends.onnx import finish
 from edgekit.graph import OPSET
+from edgekit.named import load_named
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -95,18 +94,9 @@ def _named(model: ir.Model, shapes: Shapes | None) -> ir.Model:
 
 
 def _call(source: str, folder: Path) -> Any:
-    module_name, _, attribute = source.partition(":")
-    added = str(folder.resolve())
-    sys.path.insert(0, added)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ModelError(f"model {source}: module {error.name} was not found (searched from {folder} too)") from error
-    finally:
-        sys.path.remove(added)
-    function = getattr(module, attribute, None)
+    function = load_named(source, folder, "model", ModelError)
     if not callable(function):
-        raise ModelError(f"model {source}: {module_name} has no callable {attribute or '(none named)'}")
+        raise ModelError(f"model {source}: is a {type(function).__name__}; expected a callable that returns an nn.Module")
     return function()
 
 

@@ -124,7 +124,7 @@ def measure(
     runtime: str | None = None,
     threads: int = 1,
     runs: int = 50,
-    seconds: float = 1.0,
+    seconds: float = 0.5,
     inputs: str = "random",
 ) -> Measurement:
     """Time one artifact, for at least ``runs`` runs and ``seconds`` seconds (and at most 30, or ``seconds``).

@@ -124,14 +124,14 @@ def build(model: str | None, targets: Sequence[str], out: Path, config: Path | N
     edgekit build net.onnx --target raspberry-pi-4-litert --calibration calib.npz
     edgekit build -t raspberry-pi-4-litert -t raspberry-pi-4-onnxruntime
     """
+    config = existing_config(config)
+    if model is None and config is None:
+        raise click.UsageError("no model: give MODEL, or write an edgekit.toml (edgekit init does)")
     from edgekit.build import build as build_all
     from edgekit.gate import exit_code
     from edgekit.project import Project
     from edgekit.report import store, terminal
 
-    config = existing_config(config)
-    if model is None and config is None:
-        raise click.UsageError("no model: give MODEL, or write an edgekit.toml (edgekit init does)")
     project = Project.from_flags(model, config, settings_of(flags))
     reports = build_all(project, targets, out, progress(flags["quiet"]))
     store.save(reports, flags["junit"], flags["markdown"])
@@ -175,6 +175,34 @@ def bench(artifact: Path, against: Path | None, runtime: str | None, as_json: bo
     named = list(zip(answers.names(artifact, against), (both.a, both.b), strict=True))
     value = {"artifact": artifact, "against": against, "comparison": both}
     answer(as_json, value, lambda: answers.bench(named, both))
+
+
+@cli.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--model", metavar="MODEL", help="net.onnx, net.pt2 or package.module:callable.")
+@click.option("--data", "evaluation__data", metavar="DATA", help=".npz, .npy, a folder, or module:iterable.")
+@config_option
+@click.option("--weights", "model__weights", metavar="FILE", help="The model's weights: safetensors, or a state_dict.")
+@click.option("--samples", "evaluation__samples", type=int, metavar="N", help="How many samples; all by default.")
+@click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@quiet_flag
+@json_flag
+def verify(artifact: Path, model: str | None, config: Path | None, **flags: Any) -> None:
+    """Hold ARTIFACT against the model that it came from.
+
+    The metric of both where the data has labels, signal-to-noise of every tensor, and where it was lost. Inputs are
+    preprocessed as edgekit.toml says, else as the artifact itself says.
+
+    \b
+    edgekit verify build/raspberry-pi-4-litert/model.tflite --model net.onnx --data test.npz
+    """
+    from edgekit.project import Project
+    from edgekit.recheck import recheck
+    from edgekit.report import answers
+
+    project = Project.from_flags(model, existing_config(config), settings_of(flags))
+    found = recheck(artifact, project, progress(flags["quiet"]))
+    answer(flags["as_json"], found, lambda: answers.verify(found))
 
 
 @cli.command()

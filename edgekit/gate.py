@@ -56,6 +56,10 @@ def _worst_output(report: Report) -> float | None:
     return math.nan if any(math.isnan(value) for value in values) else min(values)
 
 
+def _float_ops(value: float) -> str:
+    return text.plural(int(value), "float op")
+
+
 def float_ops(report: Report) -> float | None:
     """How many ops of the artifact compute in float, or None when it was not audited."""
     ops = report.audit.get("ops")
@@ -74,10 +78,10 @@ _NO_LATENCY = "the artifact was not timed"
 GATES: tuple[Gate, ...] = (
     Gate("size", "size_bytes", lambda report: report.artifact.bytes, text.size, "the artifact has no size"),
     Gate("accuracy", "accuracy", _evaluated("artifact_value"), text.percent, _NO_EVALUATION, at_least=True),
-    Gate("accuracy_drop", "accuracy_drop", _evaluated("drop"), text.points, _NO_EVALUATION),
+    Gate("accuracy_drop", "accuracy_drop", _evaluated("drop"), text.drop, _NO_EVALUATION),
     Gate("agreement", "agreement", _evaluated("agreement"), text.percent, _NO_EVALUATION, at_least=True),
     Gate("snr", "snr_db", _worst_output, text.decibels, "the artifact was not verified", at_least=True),
-    Gate("float_ops", "float_ops", float_ops, text.count, "the artifact was not audited"),
+    Gate("float_ops", "float_ops", float_ops, _float_ops, "the artifact was not audited"),
     Gate("memory", "memory_bytes", _timed("peak_memory_bytes"), text.size, _NO_LATENCY),
     _latency(50),
     _latency(90),
@@ -107,7 +111,7 @@ def _verdict(gate: Gate, report: Report, limit: float) -> Verdict:
     accepted = f"{'at least' if gate.at_least else 'at most'} {gate.show(limit)}"
     if value is None or math.isnan(value):
         why = gate.missing if value is None else "it is not a number"
-        return Verdict(gate.name, limit, None, FAIL, f"{accepted} is asked, nothing was measured: {why}")
+        return Verdict(gate.name, limit, None, FAIL, f"{accepted} wanted, nothing was measured: {why}")
     found = f"{gate.show(value)}, {accepted}"
     doubt = _doubt(gate, limit, report)
     if doubt:

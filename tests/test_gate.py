@@ -34,7 +34,7 @@ def only(report: Report, **limit: float) -> Verdict:
         ({"agreement": 0.99}, "fail", "98.60 %, at least 99.00 %"),
         ({"snr_db": 25.0}, "pass", "27.8 dB, at least 25.0 dB"),
         ({"snr_db": 30.0}, "fail", "27.8 dB, at least 30.0 dB"),
-        ({"float_ops": 0}, "pass", "0, at most 0"),
+        ({"float_ops": 0}, "pass", "0 float ops, at most 0 float ops"),
         ({"memory_bytes": 50_000_000}, "pass", "41.3 MB, at most 50.0 MB"),
         ({"memory_bytes": 40_000_000}, "fail", "41.3 MB, at most 40.0 MB"),
         ({"latency_p50_ms": 0.3}, "pass", "0.232 ms, at most 0.300 ms"),
@@ -87,11 +87,11 @@ def test_the_same_machine_under_another_name() -> None:
 @pytest.mark.parametrize(
     ("limit", "why"),
     [
-        ({"accuracy": 0.8}, "at least 80.00 % is asked, nothing was measured: evaluation.data is not set"),
-        ({"agreement": 0.9}, "at least 90.00 % is asked, nothing was measured: evaluation.data is not set"),
-        ({"snr_db": 20.0}, "at least 20.0 dB is asked, nothing was measured: the artifact was not verified"),
-        ({"latency_p50_ms": 4.0}, "at most 4.00 ms is asked, nothing was measured: the artifact was not timed"),
-        ({"memory_bytes": 4000}, "at most 4.00 KB is asked, nothing was measured: the artifact was not timed"),
+        ({"accuracy": 0.8}, "at least 80.00 % wanted, nothing was measured: evaluation.data is not set"),
+        ({"agreement": 0.9}, "at least 90.00 % wanted, nothing was measured: evaluation.data is not set"),
+        ({"snr_db": 20.0}, "at least 20.0 dB wanted, nothing was measured: the artifact was not verified"),
+        ({"latency_p50_ms": 4.0}, "at most 4.00 ms wanted, nothing was measured: the artifact was not timed"),
+        ({"memory_bytes": 4000}, "at most 4.00 KB wanted, nothing was measured: the artifact was not timed"),
     ],
 )
 def test_what_was_not_measured_fails(limit: dict[str, float], why: str) -> None:
@@ -103,7 +103,7 @@ def test_what_was_not_audited_fails() -> None:
     verdict = only(replace(BARE, audit={}), float_ops=0)
     assert (verdict.status, verdict.text) == (
         "fail",
-        "at most 0 is asked, nothing was measured: the artifact was not audited",
+        "at most 0 float ops wanted, nothing was measured: the artifact was not audited",
     )
 
 
@@ -111,7 +111,7 @@ def test_no_number_is_no_pass() -> None:
     verdict = only(replace(FULL, fidelity=Fidelity(1, {"a": 30.0, "b": math.nan})), snr_db=20)
     assert (verdict.status, verdict.text) == (
         "fail",
-        "at least 20.0 dB is asked, nothing was measured: it is not a number",
+        "at least 20.0 dB wanted, nothing was measured: it is not a number",
     )
 
 

@@ -17,6 +17,7 @@ from edgekit.report.codec import encode
 if TYPE_CHECKING:
     from edgekit.doctor import Check
     from edgekit.measure import Comparison, Measurement
+    from edgekit.recheck import Recheck
     from edgekit.report.model import Report
     from edgekit.target import Target
 
@@ -83,8 +84,8 @@ def _origin(audit: view.Json) -> list[tuple[str, str]]:
     producer = [("producer", f"{audit['producer']}, opset {audit['opset']}" if audit["opset"] else audit["producer"])]
     if not isinstance(own, dict):
         return producer if audit["producer"] else []
-    keys = ("edgekit", "source", "plan_sha256", "calibration_sha256")
-    return [(key.removesuffix("_sha256"), str(own[key])) for key in keys if own.get(key)]
+    keys = ("edgekit", "source", "plan_sha256", "calibration")
+    return [(key.removesuffix("_sha256"), view.settings(own[key])) for key in keys if own.get(key)]
 
 
 def _ops(audit: view.Json) -> Table:
@@ -95,6 +96,18 @@ def _ops(audit: view.Json) -> Table:
         numbers = Text(op["kind"], style="" if op["integer"] else "bold red")
         table.add_row(Text(op["name"]), Text(op["op"]), numbers, text.count(op["macs"]) if op["macs"] else "", weights)
     return table
+
+
+WORST = 12
+"""How many tensors are named."""
+
+
+def verify(found: Recheck) -> Parts:
+    """The metric, the outputs' signal-to-noise ratio and the worst tensors."""
+    yield Text.assemble((found.artifact, "bold"), f" against {found.source}, {found.data}\n")
+    rows = [*view.accuracy(found.evaluation), *view.noise(found.fidelity)]
+    yield console.indented(terminal.comparison(rows, "artifact"))
+    yield console.indented(terminal.worst(found.fidelity, WORST))
 
 
 def gates(reports: Sequence[Report]) -> Parts:

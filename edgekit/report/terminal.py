@@ -11,7 +11,7 @@ from rich.text import Text
 
 from edgekit.gate import status
 from edgekit.report import console, text, view
-from edgekit.report.model import Report, Verdict
+from edgekit.report.model import Fidelity, Report, Verdict
 
 WORST = 5
 """How many tensors are named."""
@@ -35,8 +35,9 @@ def parts(reports: Sequence[Report]) -> Iterator[RenderableType]:
     for report in reports:
         headline = ((view.name(report), "bold"), ": ", (view.verdict(report), console.COLOURS[status(report.gates)]))
         yield Text.assemble(*headline, "\n")
-        first = (gates(report.gates), _comparison(report), _facts(report), ports(report.contract))
-        for part in (*first, _worst(report), _warnings(report), _footer(report)):
+        first = (gates(report.gates), comparison(view.comparison(report), report.artifact.precision), _facts(report))
+        then = (ports(report.contract), worst(report.fidelity, WORST), _warnings(report), _footer(report))
+        for part in (*first, *then):
             if part.row_count:
                 yield console.indented(part)
     if len(reports) > 1:
@@ -51,10 +52,11 @@ def gates(verdicts: Sequence[Verdict]) -> Table:
     return table
 
 
-def _comparison(report: Report) -> Table:
-    columns = (Column("", no_wrap=True), console.number("float"), console.number(report.artifact.precision))
+def comparison(rows: Sequence[view.Row], artifact: str) -> Table:
+    """Float, artifact and change, a line a quantity."""
+    columns = (Column("", no_wrap=True), console.number("float"), console.number(artifact))
     table = console.table(*columns, Column("change"))
-    for row in view.comparison(report):
+    for row in rows:
         table.add_row(row.name, row.source, Text(row.artifact, style="bold"), Text(row.change))
     return table
 
@@ -72,9 +74,10 @@ def ports(contract: view.Json) -> Table:
     return table
 
 
-def _worst(report: Report) -> Table:
+def worst(fidelity: Fidelity | None, count: int) -> Table:
+    """The tensors that lost most, a line each."""
     table = console.table(console.name("worst tensors"), Column("op"), console.number("snr"), Column("", no_wrap=True))
-    for tensor in view.worst_tensors(report.fidelity, WORST):
+    for tensor in view.worst_tensors(fidelity, count):
         snr = Text(text.decibels(tensor.snr_db), style=_style(tensor.snr_db))
         table.add_row(Text(tensor.name), Text(tensor.op), snr, console.bar(tensor.snr_db / FULL_DB))
     return table

@@ -19,7 +19,9 @@ def milliseconds(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Wall time: ``0.4 s``, ``75 s``, ``12 min``."""
+    """Wall time: ``40 ms``, ``0.4 s``, ``75 s``, ``12 min``."""
+    if value < 0.095:
+        return f"{1000 * value:.0f} ms"
     if value >= 600:
         return f"{value / 60:.0f} min"
     return f"{value:.0f} s" if value >= 60 else f"{value:.1f} s"
@@ -33,6 +35,11 @@ def percent(share: float) -> str:
 def points(share: float) -> str:
     """A difference of shares in points of a percent: ``0.12 points``."""
     return f"{round(100 * share, 2) + 0.0:.2f} points"
+
+
+def drop(share: float) -> str:
+    """What was lost, in points: ``0.12 points``, ``a gain of 0.12 points``."""
+    return f"a gain of {points(-share)}" if round(100 * share, 2) < 0 else points(share)
 
 
 def change(share: float) -> str:

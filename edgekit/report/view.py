@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.gate import elsewhere, status
 from edgekit.measure import Measurement
 from edgekit.report import text
-from edgekit.report.model import Fidelity, Report, TensorFidelity, Verdict
+from edgekit.report.model import Evaluation, Fidelity, Report, TensorFidelity, Verdict
 
 Json = Mapping[str, Any]
 
@@ -69,7 +69,8 @@ def verdict_words(gates: Sequence[Verdict]) -> str:
 
 def comparison(report: Report) -> list[Row]:
     """Size, metric, latency and memory: float, artifact, change. What was not measured has no row."""
-    return [row for make in (_size, _metric, _agreement, _snr, _latencies, _memory) for row in make(report)]
+    found = [*_size(report), *accuracy(report.evaluation), *noise(report.fidelity)]
+    return [*found, *_latencies(report), *_memory(report)]
 
 
 def _size(report: Report) -> list[Row]:
@@ -77,30 +78,26 @@ def _size(report: Report) -> list[Row]:
     return [Row("size", text.size(before), text.size(after), smaller(before, after), _share(before, after))]
 
 
-def _metric(report: Report) -> list[Row]:
-    found = report.evaluation
+def accuracy(found: Evaluation | None) -> list[Row]:
+    """The metric, and how often the answers agree."""
     if found is None:
         return []
     what = f"{text.change(-found.drop)}, {text.plural(found.samples, 'sample')}"
-    return [Row(found.metric, text.percent(found.float_value), text.percent(found.artifact_value), what)]
+    rows = [Row(found.metric, text.percent(found.float_value), text.percent(found.artifact_value), what)]
+    if found.agreement is not None:
+        rows.append(Row("agreement", "", text.percent(found.agreement), "of samples: the same answer as in float"))
+    return rows
 
 
-def _agreement(report: Report) -> list[Row]:
-    found = report.evaluation
-    if found is None or found.agreement is None:
+def noise(found: Fidelity | None) -> list[Row]:
+    """The signal-to-noise ratio of every output."""
+    if found is None:
         return []
-    return [Row("agreement", "", text.percent(found.agreement), "of samples: the same answer as in float")]
-
-
-def _snr(report: Report) -> list[Row]:
-    if report.fidelity is None:
-        return []
-    samples = text.plural(report.fidelity.samples, "sample")
-    outputs = report.fidelity.outputs
-    several = len(outputs) > 1
+    what = f"signal to noise, {text.plural(found.samples, 'sample')}"
+    several = len(found.outputs) > 1
     return [
-        Row(f"snr {output}" if several else "snr", "", text.decibels(value), f"signal to noise, {samples}")
-        for output, value in outputs.items()
+        Row(f"snr {output}" if several else "snr", "", text.decibels(value), what)
+        for output, value in found.outputs.items()
     ]
 
 

@@ -107,6 +107,10 @@ class Timed:
             self.first_ns = self.time()
         except runtime.failures as error:
             raise Problem("model", f"{path}: {runtime.version} cannot run it: {one_line(error)}") from error
+        except (AttributeError, ImportError, SystemError) as error:  # tflite-runtime under numpy 2
+            raise Problem(
+                "device", f"{runtime.version} does not work here: {one_line(error.__cause__ or error)}"
+            ) from error
         self.inputs = [{"name": name, "shape": shape, "dtype": dtype} for name, shape, dtype in specs]
         self.peak = peak_memory()
         self.warmup_runs, self.steady, self.size = 1, False, 1

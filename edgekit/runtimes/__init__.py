@@ -95,7 +95,7 @@ def model_name(model: bytes | Path) -> str:
     return "model" if isinstance(model, bytes) else str(model)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """A runtime's message on one line."""
     return " ".join(str(error).split())
 

@@ -39,11 +39,11 @@ class LiteRTSession:
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"{model_name(model)}: LiteRT cannot load it: {one_line(error)}") from error
         except (ImportError, AttributeError, SystemError) as error:  # tflite-runtime under numpy 2
-            raise DeviceError(
-                f"{module.__name__} does not work here ({one_line(error)}); install: {INSTALL}"
-            ) from error
+            reason = one_line(error.__cause__ or error)
+            raise DeviceError(f"{module.__name__} does not work here ({reason}); install: {INSTALL}") from error
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._inputs, self._outputs = tuple(map(_info, inputs)), tuple(map(_info, outputs))
+        self._shapes = {int(detail["index"]): tuple(detail["shape"].tolist()) for detail in inputs}
         self._index = {info.name: int(detail["index"]) for info, detail in zip(self._inputs, inputs, strict=True)}
         self._out_index = {info.name: int(detail["index"]) for info, detail in zip(self._outputs, outputs, strict=True)}
 
@@ -62,12 +62,9 @@ class LiteRTSession:
         values = {self._index[info.name]: checked(info, feeds) for info in self._inputs}
         interpreter = self._interpreter
         try:
-            changed = [index for index, value in values.items() if self._shape(index) != value.shape]
-            if changed:
-                for index in changed:
-                    interpreter.resize_tensor_input(index, list(values[index].shape))
-                with quiet_stderr():
-                    interpreter.allocate_tensors()
+            shapes = {index: value.shape for index, value in values.items()}
+            if shapes != self._shapes:
+                self._resize(shapes)
             for index, value in values.items():
                 interpreter.set_tensor(index, value)
             interpreter.invoke()
@@ -100,8 +97,13 @@ class LiteRTSession:
         """How many groups of ops a delegate (XNNPACK) has taken over: 1 when it runs the whole graph, 0 without one."""
         return sum(op["op_name"] == "DELEGATE" for op in self._interpreter._get_ops_details())
 
-    def _shape(self, index: int) -> tuple[int, ...]:
-        return tuple(self._interpreter._get_tensor_details(index, 0)["shape"].tolist())
+    def _resize(self, shapes: dict[int, tuple[int, ...]]) -> None:
+        """Allocate for these input shapes, by tensor index."""
+        for index, shape in shapes.items():
+            self._interpreter.resize_tensor_input(index, list(shape))
+        with quiet_stderr():
+            self._interpreter.allocate_tensors()
+        self._shapes = shapes
 
 
 def _interpreter(module: ModuleType, data: bytes, threads: int, keep: bool) -> Any:

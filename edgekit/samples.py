@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.errors import ConfigError, DataError
 from edgekit.inputs import InputConfig
-from edgekit.preprocess import Preprocess
+from edgekit.preprocess import Preprocess, image_layout
 from edgekit.project import Project
 from edgekit.records import ACCEPTED, Record, Records, open_records
 from edgekit.survey import Survey
@@ -146,5 +146,9 @@ def _of_project(project: Project, data: str, ports: Ports, limit: int | None) ->
         raise ConfigError(
             f"{project.file}:model.inputs.{unknown[0]}: the model has no such input; it has {', '.join(ports)}"
         )
-    configs = {name: project.model.input(name) for name in ports}
+    model = project.model
+    configs = {  # a recipe's preprocessing is for images
+        name: model.input(name) if image_layout(shape) else model.inputs.get(name, InputConfig())
+        for name, shape in ports.items()
+    }
     return open_samples(data, ports, configs, limit=limit, folder=project.folder)

@@ -54,25 +54,49 @@ def macs_of(node: onnx.NodeProto, shapes: dict[str, Sequence[int]], kind: int = 
 @pytest.mark.parametrize(
     ("node", "shapes", "expected"),
     [
-        (helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1]), {"x": (1, 3, 8, 8), "w": (4, 3, 3, 3)}, 64 * 4 * 27),
-        (helper.make_node("Conv", ["x", "w"], ["y"], strides=[2, 2]), {"x": (2, 3, 9, 9), "w": (4, 3, 3, 3)}, 2 * 16 * 4 * 27),
+        (
+            helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1]),
+            {"x": (1, 3, 8, 8), "w": (4, 3, 3, 3)},
+            64 * 4 * 27,
+        ),
+        (
+            helper.make_node("Conv", ["x", "w"], ["y"], strides=[2, 2]),
+            {"x": (2, 3, 9, 9), "w": (4, 3, 3, 3)},
+            2 * 16 * 4 * 27,
+        ),
         (helper.make_node("Conv", ["x", "w"], ["y"], group=6), {"x": (1, 6, 8, 8), "w": (6, 1, 3, 3)}, 36 * 6 * 9),
         (helper.make_node("Conv", ["x", "w"], ["y"], group=2), {"x": (1, 6, 8, 8), "w": (4, 3, 1, 1)}, 64 * 4 * 3),
         (helper.make_node("Conv", ["x", "w"], ["y"]), {"x": (1, 6, 20), "w": (5, 6, 3)}, 18 * 5 * 18),
-        (helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2]), {"x": (1, 6, 4, 4), "w": (6, 5, 2, 2)}, 16 * 6 * 20),
+        (
+            helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2]),
+            {"x": (1, 6, 4, 4), "w": (6, 5, 2, 2)},
+            16 * 6 * 20,
+        ),
         (helper.make_node("Gemm", ["x", "w"], ["y"], transB=1), {"x": (2, 7), "w": (5, 7)}, 2 * 5 * 7),
         (helper.make_node("Gemm", ["x", "w"], ["y"], transA=1), {"x": (7, 2), "w": (7, 5)}, 2 * 5 * 7),
         (helper.make_node("MatMul", ["x", "w"], ["y"]), {"x": (3, 4, 7), "w": (7, 5)}, 3 * 4 * 5 * 7),
         (helper.make_node("MatMul", ["x", "w"], ["y"]), {"x": (2, 3, 4, 7), "w": (2, 3, 7, 5)}, 6 * 4 * 5 * 7),
         (helper.make_node("MatMul", ["x", "w"], ["y"]), {"x": (7,), "w": (7,)}, 7),
-        (helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=6), {"x": (9, 2, 5), "w": (1, 24, 5), "r": (1, 24, 6)}, 18 * 24 * 11),
-        (helper.make_node("GRU", ["x", "w", "r"], ["y"], hidden_size=6, direction="bidirectional"), {"x": (9, 1, 5), "w": (2, 18, 5), "r": (2, 18, 6)}, 9 * 36 * 11),
-        (helper.make_node("Einsum", ["x", "w"], ["y"], equation="bij, bjk -> bik"), {"x": (2, 3, 4), "w": (2, 4, 5)}, 2 * 3 * 4 * 5),
+        (
+            helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=6),
+            {"x": (9, 2, 5), "w": (1, 24, 5), "r": (1, 24, 6)},
+            18 * 24 * 11,
+        ),
+        (
+            helper.make_node("GRU", ["x", "w", "r"], ["y"], hidden_size=6, direction="bidirectional"),
+            {"x": (9, 1, 5), "w": (2, 18, 5), "r": (2, 18, 6)},
+            9 * 36 * 11,
+        ),
+        (
+            helper.make_node("Einsum", ["x", "w"], ["y"], equation="bij, bjk -> bik"),
+            {"x": (2, 3, 4), "w": (2, 4, 5)},
+            2 * 3 * 4 * 5,
+        ),
         (helper.make_node("Add", ["x", "w"], ["y"]), {"x": (3, 4), "w": (4,)}, 0),
         (helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2]), {"x": (1, 3, 8, 8)}, 0),
     ],
     ids=lambda value: value.op_type if isinstance(value, onnx.NodeProto) else None,
-)  # fmt: skip
+)
 def test_macs_of_onnx_ops(node: onnx.NodeProto, shapes: dict[str, Sequence[int]], expected: int) -> None:
     assert macs_of(node, shapes) == expected
 
@@ -87,17 +111,38 @@ def test_macs_of_integer_onnx_ops() -> None:
 @pytest.mark.parametrize(
     ("op", "expected"),
     [
-        (Op("CONV_2D", (int8("x", 1, 8, 8, 3), stored("w", "int8", 4, 3, 3, 3)), (int8("y", 1, 6, 6, 4),)), 36 * 4 * 27),
+        (
+            Op("CONV_2D", (int8("x", 1, 8, 8, 3), stored("w", "int8", 4, 3, 3, 3)), (int8("y", 1, 6, 6, 4),)),
+            36 * 4 * 27,
+        ),
         (Op("CONV_2D", (int8("x", 1, 8, 8, 6), stored("w", "int8", 4, 1, 1, 3)), (int8("y", 1, 8, 8, 4),)), 64 * 4 * 3),
-        (Op("DEPTHWISE_CONV_2D", (int8("x", 1, 8, 8, 6), stored("w", "int8", 1, 3, 3, 6)), (int8("y", 1, 6, 6, 6),), {"depth_multiplier": 1}), 36 * 6 * 9),
-        (Op("TRANSPOSE_CONV", (stored("s", "int32", 4), stored("w", "int8", 5, 2, 2, 6), int8("x", 1, 4, 4, 6)), (int8("y", 1, 8, 8, 5),)), 16 * 6 * 20),
+        (
+            Op(
+                "DEPTHWISE_CONV_2D",
+                (int8("x", 1, 8, 8, 6), stored("w", "int8", 1, 3, 3, 6)),
+                (int8("y", 1, 6, 6, 6),),
+                {"depth_multiplier": 1},
+            ),
+            36 * 6 * 9,
+        ),
+        (
+            Op(
+                "TRANSPOSE_CONV",
+                (stored("s", "int32", 4), stored("w", "int8", 5, 2, 2, 6), int8("x", 1, 4, 4, 6)),
+                (int8("y", 1, 8, 8, 5),),
+            ),
+            16 * 6 * 20,
+        ),
         (Op("FULLY_CONNECTED", (int8("x", 2, 7), stored("w", "int8", 5, 7), None), (int8("y", 2, 5),)), 70),
-        (Op("FULLY_CONNECTED", (int8("x", 1, 3, 2, 7), stored("w", "int8", 5, 7), None), (int8("y", 1, 3, 2, 5),)), 6 * 35),
+        (
+            Op("FULLY_CONNECTED", (int8("x", 1, 3, 2, 7), stored("w", "int8", 5, 7), None), (int8("y", 1, 3, 2, 5),)),
+            6 * 35,
+        ),
         (Op("BATCH_MATMUL", (int8("x", 2, 4, 7), int8("z", 2, 7, 5)), (int8("y", 2, 4, 5),)), 2 * 4 * 5 * 7),
         (Op("ADD", (int8("x", 1, 4), int8("z", 1, 4)), (int8("y", 1, 4),)), 0),
     ],
     ids=lambda value: value.code if isinstance(value, Op) else None,
-)  # fmt: skip
+)
 def test_macs_of_tflite_ops(op: Op, expected: int) -> None:
     inputs = [item for item in op.inputs if item is not None and item.data is None]
     found = tflite([op], inputs, op.outputs)
@@ -431,7 +476,7 @@ def test_a_missing_file_gets_the_systems_reason(tmp_path: Path) -> None:
 def test_a_graph_that_contradicts_itself_is_not_sound() -> None:
     proto = onnx.load_model_from_string(conv_relu())
     del proto.graph.initializer[0]
-    with pytest.raises(ModelError, match="not a sound ONNX file: .*'w'"):
+    with pytest.raises(ModelError, match=r"not a sound ONNX file: .*'w'"):
         audit(proto.SerializeToString())
 
 

@@ -2,8 +2,8 @@
 
 Nothing here trusts what wrote the file. The rules, the same for both formats:
 
-- An op is ``integer`` when every activation that it reads and writes is stored in at most 16 bits of integer, ``dynamic``
-  when it multiplies integer weights with float activations that it quantizes while running, otherwise ``float``.
+- An op is ``integer`` when every activation that it reads and writes is stored in an integer of at most 16 bits,
+  ``dynamic`` when it multiplies integer weights with float activations that it quantizes while running, else ``float``.
 - In ONNX, where every activation is float between a DequantizeLinear and a QuantizeLinear, an op is integer when all
   its float inputs come from the one and all its float outputs go to the other, if need be through a Relu or Clip: that
   is the pattern that runtimes turn into an integer kernel.

@@ -15,7 +15,7 @@ Formula = Callable[[Shapes, Shapes, Mapping[str, Any]], int]
 
 
 def convolution(output: Shape, weights: Shape) -> int:
-    """Every output element adds one product per weight of its channel. Channels first: weights are (O, I/group, ...)."""
+    """Every output element adds one product per weight of its channel; weights start with the output channels."""
     return prod(output) * prod(weights[1:])
 
 
@@ -73,7 +73,7 @@ TFLITE: dict[str, Formula] = {
 def count(
     formulas: Mapping[str, Formula], op: str, shapes: tuple[Shapes, Shapes], options: Mapping[str, Any]
 ) -> int | None:
-    """Multiply-adds of an op with these (input shapes, output shapes); 0 without a formula, None when a shape is amiss."""
+    """Multiply-adds of an op with these (input, output) shapes; 0 without a formula, None when a shape is amiss."""
     if op not in formulas:
         return 0
     try:

@@ -226,7 +226,7 @@ class _Reader:
         return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
     def terminal(self, name: str) -> Terminal:
-        """An input or output; its scale and zero point are those of the QuantizeLinear that makes it or its reader's."""
+        """An input or output; scale and zero point are those of the QuantizeLinear that makes it, or its reader's."""
         graph = self.graph
         shape = graph.declared.get(name) or graph.shapes.get(name, ())
         beside = [node for node in (graph.makers.get(name), *graph.readers.get(name, ())) if node is not None]
@@ -234,7 +234,7 @@ class _Reader:
             own = node.output[0] if node.op_type == QUANTIZE else node.input[0] if node.op_type == DEQUANTIZE else ""
             scalars = list(self._scalars(node)) if own == name else []
             if scalars:
-                return Terminal(name, shape, graph.dtype(name), float(scalars[0]), int((scalars + [0])[1]))
+                return Terminal(name, shape, graph.dtype(name), float(scalars[0]), int([*scalars, 0][1]))
         return Terminal(name, shape, graph.dtype(name))
 
     def _scalars(self, node: NodeProto) -> Iterator[Any]:

@@ -47,7 +47,7 @@ class Session(Protocol):
         """What ``run`` gives, in the file's order."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Inputs by name -> outputs by name. Raises DataError when an input is missing or has another shape or dtype."""
+        """Inputs by name -> outputs by name. Raises DataError when an input is missing or of another shape or dtype."""
 
     def tensors(self) -> dict[str, Array]:
         """Every tensor that the last run computed, by name; only of a session with ``keep_intermediates``."""

@@ -96,7 +96,8 @@ def with_intermediates(model: bytes | Path) -> tuple[bytes, list[str]]:
 
     Tensors inside a quantized op (between DequantizeLinear and QuantizeLinear) are left out, because naming them as
     outputs would keep the runtime from using its integer kernel. Where it has none (int8 convolutions on x86-64) its
-    float arithmetic is fused differently now, and a result may differ by one step. Raises ModelError when the file cannot be read.
+    float arithmetic is fused differently now, and a result may differ by one step. Raises ModelError when the file
+    cannot be read.
     """
     import onnx
     from google.protobuf.message import DecodeError

@@ -33,6 +33,10 @@ Exit codes:
 class Commands(click.Group):
     """Turns edgekit's errors into one line on stderr and their exit code."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are needed."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):

@@ -65,7 +65,7 @@ def load(project: Project, contract: Contract) -> ir.Model:
     carried = {port.name: port.source_shape for port in contract.inputs}
     try:
         return load_graph(model.source, weights, carried | declared, project.folder)
-    except ModelError:  # perhaps because the artifact is another model's: then its shapes are to blame, not the project's
+    except ModelError:  # perhaps the artifact is another model's: then its shapes are to blame
         return load_graph(model.source, weights, declared, project.folder)
 
 

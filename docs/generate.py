@@ -1,0 +1,104 @@
+"""Writes the pages of ``docs/`` that the code already knows: ``python docs/generate.py [PAGE ...]``.
+
+``tests/test_docs.py`` fails when a page is not what this writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+
+DOCS = Path(__file__).resolve().parent
+NOTE = "<!-- written by docs/generate.py; do not edit -->"
+
+
+def cli() -> str:
+    """Every command with its arguments and options, from click."""
+    from edgekit.cli import cli as group
+
+    context = click.Context(group, info_name="edgekit", **group.context_settings)
+    pages = [f"{NOTE}\n\n# Command line\n\n{_prose(group.help)}", _exit_codes(group), JSON_NOTE]
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        pages.append(_command(command, click.Context(command, info_name=name, parent=context)))
+    return "\n\n".join(pages) + "\n"
+
+
+JSON_NOTE = """\
+With `--json` a command prints exactly one JSON object on stdout ([what is in it](report-schema.md#other-commands));
+progress and errors go to stderr. Progress is bars on a terminal and plain lines elsewhere. An error is one line,
+`error: ...`; what a target cannot express has a line each. Interrupting ends with 130."""
+
+
+def _exit_codes(group: click.Group) -> str:
+    lines = [line.split(maxsplit=1) for line in (group.epilog or "").splitlines() if line.strip()[:1].isdigit()]
+    rows = [f"| {code} | {meaning} |" for code, meaning in lines]
+    return "\n".join(["| exit code | meaning |", "| --: | :-- |", *rows])
+
+
+def _command(command: click.Command, context: click.Context) -> str:
+    usage = " ".join(["edgekit", str(context.info_name), *command.collect_usage_pieces(context)])
+    parts = [f"## {context.info_name}", f"```\n{usage}\n```", _prose(command.help), _options(command, context)]
+    return "\n\n".join(parts)
+
+
+def _options(command: click.Command, context: click.Context) -> str:
+    options = [param for param in command.get_params(context) if isinstance(param, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(context))]
+    rows = [f"| `{name.replace('|', '/')}` | {' '.join(said.split()).replace('|', '/')} |" for name, said in records]
+    return "\n".join(["| option | meaning |", "| :-- | :-- |", *rows])
+
+
+def _prose(help_text: str | None) -> str:
+    """A click help text as Markdown: a paragraph after ``\\b`` is an example."""
+    paragraphs = [part.strip() for part in (help_text or "").split("\n\n")]
+    examples = [_dedented(part.removeprefix("\b\n")) for part in paragraphs if part.startswith("\b")]
+    said = [" ".join(part.split()) for part in paragraphs if not part.startswith("\b")]
+    return "\n\n".join([*said, *(f"```\n{example}\n```" for example in examples)])
+
+
+def errors() -> str:
+    """The error tree, from the docstring that draws it and those of the classes."""
+    from edgekit import errors as module
+
+    first, *rest = (module.__doc__ or "").strip().split("\n\n")
+    drawing, closing = rest[0], "\n\n".join(rest[1:])
+    types = [item for item in vars(module).values() if isinstance(item, type)]
+    classes = [item for item in types if issubclass(item, module.EdgekitError)]
+    rows = [f"| `{item.__name__}` | {item.exit_code} | {_first_line(item)} |" for item in classes]
+    table = "\n".join(["| error | exit code | meaning |", "| :-- | --: | :-- |", *rows])
+    tree = f"```\n{_dedented(drawing)}\n```"
+    return "\n\n".join([f"{NOTE}\n\n# Errors", " ".join(first.split()), tree, " ".join(closing.split()), table]) + "\n"
+
+
+def _first_line(item: type) -> str:
+    return (item.__doc__ or "").strip().splitlines()[0]
+
+
+def _dedented(block: str) -> str:
+    lines = block.splitlines()
+    depth = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+    return "\n".join(line[depth:].rstrip() for line in lines)
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli": cli, "errors": errors}
+"""The generated pages: ``docs/NAME.md``."""
+
+
+def main(names: Iterable[str]) -> int:
+    """Write the named pages, or all of them."""
+    for name in list(names) or PAGES:
+        if name not in PAGES:
+            print(f"no such page: {name}; there are {', '.join(PAGES)}", file=sys.stderr)
+            return 2
+        (DOCS / f"{name}.md").write_text(PAGES[name](), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(DOCS.parent))
+    sys.exit(main(sys.argv[1:]))

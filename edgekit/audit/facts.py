@@ -42,7 +42,7 @@ class AuditedOp:
 
 @dataclass(frozen=True)
 class Terminal:
-    """One input or output of the file. An open dimension is -1; scale and zero point are None if it is not quantized."""
+    """One input or output of the file. An open dimension is -1; without quantization, scale and zero point are None."""
 
     name: str
     shape: tuple[int, ...]
@@ -176,7 +176,7 @@ def _of_floats(ops: Sequence[AuditedOp]) -> str:
 
 
 def metadata(values: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
-    """Metadata as JSON values, and notes on what cannot be read. edgekit's own is parsed, of long or binary ones the size."""
+    """Metadata as JSON values, and notes on what cannot be read: edgekit's own parsed, of long or binary ones the size."""
     found: dict[str, Any] = {}
     notes = []
     for name, value in values.items():

@@ -107,7 +107,7 @@ class LiteRTSession:
 
 
 def _interpreter(module: ModuleType, data: bytes, threads: int, keep: bool) -> Any:
-    """An interpreter with its tensors allocated; ``keep`` runs the same kernels one by one and keeps what they write."""
+    """An interpreter with its tensors allocated; ``keep`` runs the same kernels one by one, and keeps their results."""
     more = {"experimental_preserve_all_tensors": True} if keep else {}
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "is intended for debugging purposes only"

@@ -17,14 +17,17 @@ from edgekit.errors import DataError
 from edgekit.inputs import INPUT, InputConfig, Size
 
 Array = NDArray[Any]
-IMAGE_CHANNELS = (1, 3, 4)
 
 
 def image_layout(shape: Sequence[int]) -> str | None:
-    """``NCHW`` or ``NHWC`` when the shape is that of a batch of images, else None. 1, 3 and 4 can be channels."""
-    if len(shape) != 4:
-        return None
-    return "NCHW" if shape[1] in IMAGE_CHANNELS else "NHWC" if shape[3] in IMAGE_CHANNELS else None
+    """``NCHW`` or ``NHWC`` when the shape is that of images, else None: an axis of 1 or 3, or failing that 4, is channels."""
+    if len(shape) == 4:
+        for counts in ((1, 3), (4,)):
+            if shape[1] in counts:
+                return "NCHW"
+            if shape[3] in counts:
+                return "NHWC"
+    return None
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,8 @@ class PythonRecords:
                 return
 
     def _items(self) -> Any:
-        items = self.made() if callable(self.made) and not hasattr(self.made, "__getitem__") else self.made
+        makes = isinstance(self.made, type) or (callable(self.made) and not hasattr(self.made, "__getitem__"))
+        items = self.made() if makes else self.made
         try:
             again = iter(items) is items and items is self.made
         except TypeError:
@@ -326,4 +327,4 @@ def _array(value: Any, where: str) -> Array:
 
 
 def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}"
+    return f"of type {type(value).__name__}"

@@ -73,7 +73,7 @@ FAST_INT8 = {
 
 def diagnose(folder: Path) -> tuple[Check, ...]:
     """All checks, in the order in which they are worth reading. ``folder`` is where builds will be written."""
-    return tuple(check for group in (_python, _packages, _runtimes, _cpu, lambda: _room(folder)) for check in group())
+    return tuple(check for group in (_python, _packages, _runtimes, _cpu, lambda: room(folder)) for check in group())
 
 
 def exit_code(checks: tuple[Check, ...]) -> int:
@@ -98,10 +98,10 @@ def _packages() -> Iterator[Check]:
         yield Check("packages", package.name, status, said, f"pip install {package.name}")
 
 
-def installed(distribution: str) -> str | None:
+def installed(name: str) -> str | None:
     """The version of a distribution, or None when it is not installed."""
     try:
-        return version(distribution)
+        return version(name)
     except PackageNotFoundError:
         return None
 
@@ -159,12 +159,16 @@ TRIALS: dict[str, Callable[[], bytes]] = {"onnxruntime": _onnx_relu, "litert": _
 
 
 def _cpu() -> Iterator[Check]:
-    machine = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
-    flags = cpu_flags(Path("/proc/cpuinfo"))
-    if machine not in FAST_INT8 or not flags:
-        yield Check("cpu", machine, WARNING, "its features are not known here: int8 may be slow")
+    return cpu_checks(platform.machine(), cpu_flags(Path("/proc/cpuinfo")))
+
+
+def cpu_checks(machine: str, flags: set[str]) -> Iterator[Check]:
+    """Whether a CPU of that architecture with those flags is fast at 8-bit arithmetic."""
+    architecture = {"aarch64": "arm64", "amd64": "x86_64"}.get(machine.lower(), machine)
+    if architecture not in FAST_INT8 or not flags:
+        yield Check("cpu", architecture, WARNING, "its features are not known here: int8 may be slow")
         return
-    for names, meaning in FAST_INT8[machine]:
+    for names, meaning in FAST_INT8[architecture]:
         has = sorted(flags.intersection(names.split("|")))
         absent = f"not there: int8 is slower than on a CPU with {names.split('|')[0]}"
         yield Check("cpu", meaning, OK if has else WARNING, ", ".join(has) or absent)
@@ -180,7 +184,8 @@ def cpu_flags(path: Path) -> set[str]:
     return next((set(said.split()) for key, _, said in named if key.strip().lower() in ("flags", "features")), set())
 
 
-def _room(folder: Path) -> Iterator[Check]:
+def room(folder: Path) -> Iterator[Check]:
+    """Whether there is disk and memory enough, and whether ``folder`` (or where it will be made) can be written."""
     from edgekit.report import text
 
     folder = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())

@@ -176,7 +176,7 @@ def _of_floats(ops: Sequence[AuditedOp]) -> str:
 
 
 def metadata(values: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
-    """Metadata as JSON values: edgekit's own parsed, of long or binary ones the size. And notes on what is unreadable."""
+    """Metadata as JSON values (edgekit's own parsed, of long or binary ones the size), and what is unreadable."""
     found: dict[str, Any] = {}
     notes = []
     for name, value in values.items():

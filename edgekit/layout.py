@@ -159,9 +159,11 @@ def _axis(step: _Step) -> None:
     """Axes are translated; an axis that goes away leaves the order of the others as it was."""
     data = step.data()
     perm = _common(step)
+    gone = _removed_axes(step.node, len(perm))
+    if step.node.op_type in ("Gather", "Split") and len(perm) > 2 and _axis_of(step.node) % len(perm) == perm[-1] == 0:
+        perm = (perm[-1], *perm[:-1])  # taking apart an axis that lies innermost would copy element by element
     for i, value in data:
         step.want(i, perm if len(shape_of(value)) == len(perm) else identity(len(shape_of(value))))
-    gone = _removed_axes(step.node, len(perm))
 
     def result(rank: int) -> Perm:
         if rank == len(perm):
@@ -174,11 +176,15 @@ def _axis(step: _Step) -> None:
     step.store(result)
 
 
+def _axis_of(node: ir.Node) -> int:
+    return int(attributes(node).get("axis", 0))
+
+
 def _removed_axes(node: ir.Node, rank: int) -> set[int]:
     """Axes that a reduction or a scalar Gather removes."""
     attrs = attributes(node)
     if node.op_type == "Gather":
-        return {int(attrs.get("axis", 0)) % rank}
+        return {_axis_of(node) % rank}
     if attrs.get("keepdims", 1):
         return set()
     axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None

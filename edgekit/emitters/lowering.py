@@ -17,6 +17,7 @@ from edgekit.ops.context import Operand
 from edgekit.quant import numerics
 from edgekit.quant.plan import QParams, QuantPlan
 
+NARROW = 8  # elements: rows shorter than this are slow to transpose
 ACTIVATIONS = {(-math.inf, math.inf): "NONE", (0.0, math.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
 
 
@@ -59,17 +60,25 @@ class Lowering:
         known = ACTIVATIONS.get(unit.bounds)
         self.activation = known or "NONE"
         final = self.out
-        if known is None and not self.quantized:  # in integers the scale's own limits clip
+        if known is None and self._clips(final, *unit.bounds) != (-math.inf, math.inf):
             self.out = self.temp(final.shape, final)
         try:
+            self._check_types(node, operands)
             OPS[node.op_type].lower(self, *operands, **attributes(node))
         except LoweringError:
             del self.graph.ops[self._start :]
             raise
         if self.out is not final:
-            low, high = unit.bounds
-            source = self.out if low == -math.inf else self.add("MAXIMUM", [self.out, self.number(low, final)], self.temp(final.shape, final))
-            self.add("MINIMUM", [source, self.number(high, final)], final)
+            self.clamp(self.out, *unit.bounds, final)
+
+    @staticmethod
+    def _check_types(node: ir.Node, operands: Sequence[Operand | None]) -> None:
+        """Refuse what the operator does not take: LiteRT computes nonsense with some types and stops the process on others."""
+        types = OPS[node.op_type].types
+        for operand in operands:
+            tensor = operand.tensor if operand is not None else None
+            if operand is not None and tensor is not None and tensor.quant is None and tensor.dtype not in types:
+                raise LoweringError(f"input {operand.name} is {tensor.dtype}; {', '.join(types)} can be lowered")
 
     def _alias(self, unit: Unit) -> bool:
         """A node that only renames axes, or copies in one scale, writes nothing: its result is its input's tensor."""
@@ -107,10 +116,22 @@ class Lowering:
             out = Tensor(f"{name}/{'NHWC' if perm != identity(len(perm)) else 'source'}", shape, tensor.dtype, tensor.quant)
             if [i for i in order if tensor.shape[i] != 1] == sorted(i for i in order if tensor.shape[i] != 1):
                 self.reshape(tensor, shape, out)
+            elif order == [len(order) - 1, *range(len(order) - 1)] and tensor.shape[-1] <= NARROW:
+                self._deinterleave(tensor, out)
             else:
                 self.add("TRANSPOSE", [tensor, np.asarray(order)], out)
             self._moved[name, perm] = out
         return self._moved[name, perm]
+
+    def _deinterleave(self, tensor: Tensor, out: Tensor) -> None:
+        """(space, part, n) -> (n, space, part) for a small n: over (part, n, space), as XNNPACK is slow on narrow rows."""
+        *space, part, n = tensor.shape
+        size = math.prod(space)
+        turned = self.temp((part * n, size), tensor)
+        self.add("TRANSPOSE", [self.reshape(tensor, (size, part * n)), np.asarray([1, 0])], turned)
+        result = self.temp((n, size, part), tensor)
+        self.add("TRANSPOSE", [self.reshape(turned, (part, n, size)), np.asarray([1, 2, 0])], result)
+        self.reshape(result, out.shape, out)
 
     # -- the ops call these -----------------------------------------------------------------------------------------
 
@@ -247,14 +268,46 @@ class Lowering:
 
     def lookup(self, source: Operand, function: Callable[[Array], Array]) -> None:
         tensor = self._input(source, self.out)
-        assert tensor is not None and tensor.quant is not None and self.out.quant is not None
+        assert tensor is not None and tensor.quant is not None
         every = numerics.dequantize(np.arange(-128, 128, dtype=np.int64).astype(np.int8), tensor.quant)
         with np.errstate(all="ignore"):
-            table = numerics.quantize(np.nan_to_num(function(every)), self.out.quant)
+            real = np.nan_to_num(function(every))
+        table = real.astype(self.out.dtype) if self.out.quant is None else numerics.quantize(real, self.out.quant)
         values = Tensor(f"{self.out.name}/table", (256,), self.out.dtype, self.out.quant, table)
         wide = self.add("CAST", [tensor], self.temp(tensor.shape, dtype="int32"), in_data_type="INT8", out_data_type="INT32")
         index = self.add("ADD", [wide, np.asarray([128])], self.temp(tensor.shape, dtype="int32"), fused_activation_function="NONE")
         self.add("GATHER", [values, index], axis=0)
+
+    @staticmethod
+    def _clips(tensor: Tensor, low: float, high: float) -> tuple[float, float]:
+        """The limits that the scale of ``tensor`` does not keep by itself; the others as infinite."""
+        if tensor.quant is None:
+            return low, high
+        first, last = tensor.quant.range
+        half = tensor.quant.scale[0] / 2
+        return low if low > first + half else -math.inf, high if high < last - half else math.inf
+
+    def clamp(self, source: Any, low: float, high: float, output: Tensor) -> None:
+        low, high = self._clips(output, low, high)
+        tensor = self._input(source, output)
+        if tensor.quant != output.quant:  # type: ignore[union-attr]
+            rest = output if (low, high) == (-math.inf, math.inf) else self.temp(output.shape, output)
+            tensor = self.add("QUANTIZE", [tensor], rest)
+        elif (low, high) == (-math.inf, math.inf):
+            self.reshape(tensor, output.shape, output)
+        for code, bound, last in (("MAXIMUM", low, high == math.inf), ("MINIMUM", high, True)):
+            if abs(bound) != math.inf:
+                tensor = self.add(code, [tensor, self._filled(bound, output)], output if last else self.temp(output.shape, output))
+
+    def _filled(self, value: float, like: Tensor) -> Tensor:
+        """A scalar of the type and the scale of ``like``."""
+        data = np.asarray(value, like.dtype) if like.quant is None else numerics.quantize(np.asarray(value, np.float32), like.quant)
+        self._scratch += 1
+        return Tensor(f"{self.outs[0].name}/const{self._scratch}", (), like.dtype, like.quant, data)
+
+    @staticmethod
+    def whole() -> QParams:
+        return QParams("int32", (1.0,), (0,))
 
     def nonnegative(self, source: Operand) -> bool:
         tensor = self._input(source, self.out)

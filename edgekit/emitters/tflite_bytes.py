@@ -55,6 +55,9 @@ OPTIONS = {
     "ARG_MAX": "ArgMaxOptions",
     "ARG_MIN": "ArgMinOptions",
     "SELECT_V2": "SelectV2Options",
+    "BATCH_MATMUL": "BatchMatMulOptions",
+    "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions",
+    "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
 }
 ENUMS = {
     "padding": schema.Padding,

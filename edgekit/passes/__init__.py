@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgekit.passes import canonical, constants, convolution
+from edgekit.passes import canonical, constants, convolution, shuffle
 from edgekit.passes.rewrite import Pass
 
 PASSES: tuple[Pass, ...] = (
@@ -20,6 +20,8 @@ PASSES: tuple[Pass, ...] = (
     convolution.fold_batch_norm,
     convolution.absorb_padding,
     canonical.global_pooling,
+    shuffle.plain_shuffles,
+    constants.remove_unused,
     canonical.own_biases,
     canonical.lone_concat_inputs,
     constants.remove_unused,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -54,16 +57,23 @@ def simplify_powers(model: ir.Model) -> bool:
 
 
 def plain_gemm(model: ir.Model) -> bool:
-    """Gemm with constant weights -> alpha = beta = 1, transB = 1 and a bias per output, as torch's Linear has it."""
+    """Gemm with constant weights -> alpha = beta = 1, transB = 1 and a bias per output, as torch's Linear has it.
+
+    Ensures: any other Gemm is spelled out as Transpose, MatMul, Mul and Add.
+    """
     graph, changed = model.graph, False
-    for node in graph:
+    for node in list(graph):
         if node.op_type != "Gemm":
             continue
         attrs = attributes(node)
         weights = constant(node.inputs[1])
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
         absent = len(node.inputs) < 3 or node.inputs[2] is None
-        if weights is None or attrs.get("transA", 0) or not (absent or bias is not None):
+        columns = shape_of(node.outputs[0])[-1]
+        per_output = absent or (bias is not None and (bias.size == 1 or bias.shape in ((columns,), (1, columns))))
+        changed = True
+        if weights is None or attrs.get("transA", 0) or not per_output:
+            _spell_out_gemm(graph, node, attrs)
             continue
         weights, bias = _plain(weights, bias, attrs)
         if not attrs.get("transB", 0) or attrs.get("alpha", 1.0) != 1.0:
@@ -72,8 +82,37 @@ def plain_gemm(model: ir.Model) -> bool:
             make_private(graph, node, 2, bias)
         for name, value in (("alpha", 1.0), ("beta", 1.0), ("transA", 0), ("transB", 1)):
             node.attributes[name] = ir.AttrFloat32(name, value) if isinstance(value, float) else ir.AttrInt64(name, value)
-        changed = True
     return changed
+
+
+def _spell_out_gemm(graph: ir.Graph, node: ir.Node, attrs: dict[str, Any]) -> None:
+    """alpha A' B' + beta C, each step a node."""
+    out, stem = node.outputs[0], node.outputs[0].name
+    dtype = out.dtype.numpy() if out.dtype is not None else np.float32
+    new: list[ir.Node] = []
+
+    def step(op_type: str, inputs: list[ir.Value | None], shape: Sequence[int], **more: Any) -> ir.Value:
+        made = make(op_type, inputs, out, f"{stem}/{op_type.lower()}.{len(new)}", **more)
+        made.outputs[0].shape = ir.Shape(shape)
+        new.append(made)
+        return made.outputs[0]
+
+    def turned(value: ir.Value | None, wanted: bool) -> ir.Value | None:
+        return step("Transpose", [value], shape_of(value)[::-1], perm=[1, 0]) if wanted and value is not None else value
+
+    def times(value: ir.Value | None, factor: float) -> ir.Value | None:
+        if value is None or factor == 1.0:
+            return value
+        return step("Mul", [value, add_constant(graph, f"{stem}/factor", np.asarray(factor, dtype))], shape_of(value))
+
+    left, right = turned(node.inputs[0], bool(attrs.get("transA", 0))), turned(node.inputs[1], bool(attrs.get("transB", 0)))
+    result = times(step("MatMul", [left, right], shape_of(out)), float(attrs.get("alpha", 1.0)))
+    addend = times(node.inputs[2] if len(node.inputs) > 2 else None, float(attrs.get("beta", 1.0)))
+    if addend is not None:
+        result = step("Add", [result, addend], shape_of(out))
+    graph.insert_after(node, new)
+    put_in_place(graph, out, new[-1].outputs[0])
+    drop(graph, node)
 
 
 def _plain(weights: Array, bias: Array | None, attrs: dict[str, object]) -> tuple[Array, Array | None]:

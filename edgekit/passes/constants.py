@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
@@ -50,7 +51,9 @@ def _idle(node: ir.Node) -> bool:
     if node.op_type == "Identity":
         return True
     if node.op_type == "Dropout":
-        return len(node.inputs) < 3 and not (len(node.outputs) > 1 and node.outputs[1].uses())
+        training = node.inputs[2] if len(node.inputs) > 2 else None
+        off = training is None or (constant(training) is not None and not np.any(constant(training)))
+        return off and not (len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()))
     if node.op_type in ("Cast", "CastLike"):
         return source is not None and source.dtype == out.dtype and source.dtype is not None
     if source is None or source.shape is None or out.shape is None or source.shape != out.shape:

@@ -18,7 +18,7 @@ def fold_batch_norm(model: ir.Model) -> bool:
     """
     graph, changed = model.graph, False
     for node in list(graph):
-        if node.op_type != "BatchNormalization":
+        if node.op_type != "BatchNormalization" or attributes(node).get("training_mode", 0) or len(node.outputs) > 1:
             continue
         parameters = [constant(value) for value in node.inputs[1:5]]
         if any(p is None for p in parameters):

@@ -126,6 +126,19 @@ def test_html_numbers_sort() -> None:
     ]  # fmt: skip
 
 
+def test_html_has_no_empty_column() -> None:
+    assert "saturated" in html.render(FULL)
+    assert FULL.fidelity is not None
+    tensors = tuple(replace(tensor, saturated=None) for tensor in FULL.fidelity.tensors)
+    assert "saturated" not in html.render(replace(FULL, fidelity=Fidelity(1, {}, tensors)))
+
+
+def test_settings_in_words() -> None:
+    scale = {"uint8": 1 / 255, "float32": 1.0}
+    found = {"layout": "NCHW", "mean": [0.5, 0.25], "scale": scale, "crop": None, "on": True}
+    assert view.settings(found) == "layout NCHW, mean 0.5 0.25, scale (uint8 0.00392157, float32 1), on yes"
+
+
 def test_html_filter_only_for_long_tables() -> None:
     assert "input" not in Page(html.render(FULL)).tags
     many = Fidelity(1, {}, tuple(TensorFidelity(f"t{n}", "Conv", 20.0) for n in range(12)))

@@ -156,20 +156,23 @@ def _tensors(report: Report) -> Html:
     tensors = report.fidelity.tensors if report.fidelity else ()
     if not tensors:
         return Html()
-    heads = [_head("tensor"), _head("op"), _head("dtype", SMALL), *(_head(name, f"n {SMALL}") for name in _STORED)]
+    saturation = any(tensor.saturated is not None for tensor in tensors)
+    stored = ("scale", "zero point", "saturated") if saturation else ("scale", "zero point")
+    heads = [_head("tensor"), _head("op"), _head("dtype", SMALL), *(_head(name, f"n {SMALL}") for name in stored)]
     heads += [_head("snr", "n"), el("th", aria_hidden="true")]
-    return _section(f"Tensors ({len(tensors):,})", _sortable(heads, [_tensor_row(tensor) for tensor in tensors]))
+    rows = [_tensor_row(tensor, saturation) for tensor in tensors]
+    return _section(f"Tensors ({len(tensors):,})", _sortable(heads, rows))
 
 
-_STORED = ("scale", "zero point", "saturated")
 SMALL = "hide-small"
+"""What a phone does not show."""
 
 
 def _head(name: str, class_: str | None = None) -> Html:
     return el("th", el("button", name, type="button"), scope="col", class_=class_)
 
 
-def _tensor_row(tensor: TensorFidelity) -> Html:
+def _tensor_row(tensor: TensorFidelity, saturation: bool) -> Html:
     saturated = "" if tensor.saturated is None else text.percent(tensor.saturated)
     return el(
         "tr",
@@ -178,7 +181,7 @@ def _tensor_row(tensor: TensorFidelity) -> Html:
         el("td", tensor.dtype, class_=SMALL),
         _number(tensor.scale, "" if tensor.scale is None else f"{tensor.scale:.5g}", SMALL),
         _number(tensor.zero_point, "" if tensor.zero_point is None else str(tensor.zero_point), SMALL),
-        _number(tensor.saturated, saturated, SMALL),
+        _number(tensor.saturated, saturated, SMALL) if saturation else None,
         _number(tensor.snr_db, text.decibels(tensor.snr_db)),
         el("td", _bar(tensor.snr_db / FULL_DB, _band(tensor.snr_db)), class_="track"),
     )

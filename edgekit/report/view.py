@@ -315,4 +315,6 @@ def settings(values: Any) -> str:
 def _setting(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"({settings(value)})"
+    if isinstance(value, bool | float):
+        return f"{value:.6g}" if isinstance(value, float) else "yes" if value else "no"
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

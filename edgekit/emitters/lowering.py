@@ -32,6 +32,7 @@ class Lowering:
         self._producer: dict[Tensor, Op] = {}
         self._constants: dict[Any, Tensor] = {}
         self._start = self._scratch = 0
+        self._stem = ""
 
     # -- the loop calls these ---------------------------------------------------------------------------------------
 
@@ -48,7 +49,7 @@ class Lowering:
     def unit(self, unit: Unit) -> None:
         """Lower one unit. Raises LoweringError when TFLite cannot express it; nothing of it is written then."""
         self._start, self._scratch = len(self.graph.ops), 0
-        node = unit.node
+        node, self._stem = unit.node, str(unit.outputs[0].name)
         if self._alias(unit):
             return
         operands = [None if v is None else self.operand(node, i, v) for i, v in enumerate(node.inputs)]
@@ -137,16 +138,16 @@ class Lowering:
 
     def add(self, code: str, inputs: Sequence[Any], output: Any = None, **options: Any) -> Tensor:
         out: Tensor = self.out if output is None else output
-        op = Op(code, tuple(self._input(item, out) for item in inputs), (out,), options)
+        op = Op(code, tuple(self._input(item) for item in inputs), (out,), options)
         self.graph.ops.append(op)
         self._producer[out] = op
         return out
 
     def add_many(self, code: str, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any) -> None:
         """An operator with several results."""
-        self.graph.ops.append(Op(code, tuple(self._input(i, outputs[0]) for i in inputs), tuple(outputs), options))
+        self.graph.ops.append(Op(code, tuple(self._input(i) for i in inputs), tuple(outputs), options))
 
-    def _input(self, item: Any, out: Tensor) -> Tensor | None:
+    def _input(self, item: Any) -> Tensor | None:
         if item is None or isinstance(item, Tensor):
             return item
         if isinstance(item, Operand):
@@ -192,7 +193,7 @@ class Lowering:
 
     def tensor(self, item: Any) -> Tensor:
         """The TFLite tensor behind an operand."""
-        found = self._input(item, self.out)
+        found = self._input(item)
         assert found is not None
         return found
 
@@ -217,10 +218,10 @@ class Lowering:
 
     def temp(self, shape: Sequence[int], like: Any = None, *, dtype: str = "", quant: QParams | None = None) -> Tensor:
         self._scratch += 1
-        source = self._input(like, self.out) if like is not None else None
+        source = self._input(like) if like is not None else None
         if source is not None and not dtype:
             dtype, quant = source.dtype, quant or source.quant
-        return Tensor(f"{self.outs[0].name}/{self._scratch}", tuple(map(int, shape)), dtype, quant)
+        return Tensor(f"{self._stem}/{self._scratch}", tuple(map(int, shape)), dtype, quant)
 
     def weight(self, operand: Operand, transform: Callable[[Array], Array], axis: int | None) -> Tensor:
         assert operand.array is not None
@@ -243,23 +244,23 @@ class Lowering:
 
     def number(self, values: Any, like: Any, name: str = "") -> Tensor:
         array = np.asarray(values, np.float32)
-        source = self._input(like, self.out)
+        source = self._input(like)
         quant = None
         if source is not None and source.quant is not None:
             quant = numerics.affine(float(array.min()), float(array.max()), source.dtype)
         data = array.astype(source.dtype if source is not None else "float32") if quant is None else numerics.quantize(array, quant)
         self._scratch += 1
-        return Tensor(name or f"{self.outs[0].name}/const{self._scratch}", array.shape, str(data.dtype), quant, data)
+        return Tensor(name or f"{self._stem}/const{self._scratch}", array.shape, str(data.dtype), quant, data)
 
     def integers(self, source: Operand, values: Array) -> Tensor:
-        tensor = self._input(source, self.out)
+        tensor = self._input(source)
         assert tensor is not None
         data = values.astype(tensor.dtype) if tensor.quant is None else numerics.quantize(values, tensor.quant)
         self._scratch += 1
-        return Tensor(f"{self.outs[0].name}/const{self._scratch}", data.shape, tensor.dtype, tensor.quant, data)
+        return Tensor(f"{self._stem}/const{self._scratch}", data.shape, tensor.dtype, tensor.quant, data)
 
     def reshape(self, source: Any, shape: Sequence[int], output: Any = None) -> Tensor:
-        tensor, shape = self._input(source, self.out), tuple(map(int, shape))
+        tensor, shape = self._input(source), tuple(map(int, shape))
         assert tensor is not None
         if output is None and tensor.shape == shape:
             return tensor
@@ -267,7 +268,7 @@ class Lowering:
         return self.add("RESHAPE", [tensor, np.asarray(shape)], out, new_shape=shape)
 
     def lookup(self, source: Operand, function: Callable[[Array], Array]) -> None:
-        tensor = self._input(source, self.out)
+        tensor = self._input(source)
         assert tensor is not None and tensor.quant is not None
         every = numerics.dequantize(np.arange(-128, 128, dtype=np.int64).astype(np.int8), tensor.quant)
         with np.errstate(all="ignore"):
@@ -289,7 +290,7 @@ class Lowering:
 
     def clamp(self, source: Any, low: float, high: float, output: Tensor) -> None:
         low, high = self._clips(output, low, high)
-        tensor = self._input(source, output)
+        tensor = self._input(source)
         if tensor.quant != output.quant:  # type: ignore[union-attr]
             rest = output if (low, high) == (-math.inf, math.inf) else self.temp(output.shape, output)
             tensor = self.add("QUANTIZE", [tensor], rest)
@@ -303,14 +304,14 @@ class Lowering:
         """A scalar of the type and the scale of ``like``."""
         data = np.asarray(value, like.dtype) if like.quant is None else numerics.quantize(np.asarray(value, np.float32), like.quant)
         self._scratch += 1
-        return Tensor(f"{self.outs[0].name}/const{self._scratch}", (), like.dtype, like.quant, data)
+        return Tensor(f"{self._stem}/const{self._scratch}", (), like.dtype, like.quant, data)
 
     @staticmethod
     def whole() -> QParams:
         return QParams("int32", (1.0,), (0,))
 
     def nonnegative(self, source: Operand) -> bool:
-        tensor = self._input(source, self.out)
+        tensor = self._input(source)
         if tensor is None:
             return False
         if tensor.quant is not None:

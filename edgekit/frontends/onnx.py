@@ -60,13 +60,13 @@ def _at_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
 
 
 def _lower_opset(proto: onnx.ModelProto, version: int, source: str) -> None:
-    """Name the opset lower where that changes nothing: every op has the inputs and attributes that it has at OPSET."""
+    """Name the opset lower where that changes nothing: every node keeps to inputs and attributes that OPSET has too."""
     newest = onnx.defs.onnx_opset_version()
     if version > newest:
         raise ModelError(f"model {source}: opset {version} is newer than this onnx knows ({newest}); update onnx")
     changed = set()
     for node in proto.graph.node:
-        if node.domain in ("", "ai.onnx") and not _same_signature(node.op_type, version):
+        if node.domain in ("", "ai.onnx") and not _known_form(node, version):
             changed.add(node.op_type)
     if changed:
         raise ModelError(f"model {source}: opset {version} has {', '.join(sorted(changed))} in a form that opset {OPSET} lacks")
@@ -75,14 +75,17 @@ def _lower_opset(proto: onnx.ModelProto, version: int, source: str) -> None:
             entry.version = OPSET
 
 
-def _same_signature(op_type: str, version: int) -> bool:
-    if not (onnx.defs.has(op_type) and onnx.defs.get_schema(op_type).since_version <= version):
+def _known_form(node: onnx.NodeProto, version: int) -> bool:
+    """Whether OPSET has the op, and all that the node says of it."""
+    if not (onnx.defs.has(node.op_type) and onnx.defs.get_schema(node.op_type).since_version <= version):
         return True
     try:
-        here, there = onnx.defs.get_schema(op_type, OPSET), onnx.defs.get_schema(op_type, version)
+        here, there = onnx.defs.get_schema(node.op_type, OPSET), onnx.defs.get_schema(node.op_type, version)
     except onnx.defs.SchemaError:
         return False
-    return [i.name for i in here.inputs] == [i.name for i in there.inputs] and set(here.attributes) == set(there.attributes)
+    same_names = all(a.name == b.name for a, b in zip(here.inputs, there.inputs, strict=False))
+    said = {a.name for a in node.attribute}
+    return same_names and len(node.input) <= here.max_input and said <= set(here.attributes)
 
 
 def finish(model: ir.Model, source: str, shapes: Shapes | None) -> ir.Model:

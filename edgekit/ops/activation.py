@@ -7,31 +7,30 @@ import math
 import numpy as np
 
 from edgekit.ops.context import Array, Operand, Tfl, full
-from edgekit.ops.declare import Layout, Quant, Scale, op, unsupported
+from edgekit.ops.declare import NUMBERS, Layout, Quant, Scale, op, unsupported
 
 FIRST = Quant(inputs=(0,))
 UNIT = Quant(scale=Scale.FIXED, fixed=(1 / 256, -128))  # logistic and softmax: [0, 1)
 
 
-@op("Relu", since=14, layout=Layout.ANY)
+@op("Relu", since=14, layout=Layout.ANY, types=NUMBERS)
 def relu(tfl: Tfl, X: Operand) -> None:
-    """RELU, where no operator before takes it in."""
-    tfl.add("RELU", [X])
+    """RELU, where no operator before takes it in; MAXIMUM for integers without a scale."""
+    _clip(tfl, X, 0.0, math.inf)
 
 
-@op("Clip", since=13, layout=Layout.ANY, quant=FIRST)
+@op("Clip", since=13, layout=Layout.ANY, quant=FIRST, types=NUMBERS)
 def clip(tfl: Tfl, input: Operand, min: Operand | None = None, max: Operand | None = None) -> None:
-    """RELU, RELU6, or MAXIMUM and MINIMUM; in int8 the limits of the result's scale clip, so QUANTIZE does it."""
-    low = float(full(min, np.asarray(-math.inf)))
-    high = float(full(max, np.asarray(math.inf)))
+    """RELU, RELU6, or MAXIMUM and MINIMUM; in int8 QUANTIZE, where the limits of the result's scale clip by themselves."""
+    _clip(tfl, input, float(full(min, np.asarray(-math.inf))), float(full(max, np.asarray(math.inf))))
+
+
+def _clip(tfl: Tfl, source: Operand, low: float, high: float) -> None:
     known = {(0.0, math.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}.get((low, high))
-    if known is not None:
-        tfl.add(known, [input])
-    elif tfl.quantized:
-        tfl.add("QUANTIZE", [input])
+    if known is not None and (tfl.quantized or tfl.out.dtype == "float32"):
+        tfl.add(known, [source])
     else:
-        source = tfl.add("MAXIMUM", [input, tfl.number(low, tfl.out)], tfl.temp(tfl.out.shape, tfl.out))
-        tfl.add("MINIMUM", [source, tfl.number(high, tfl.out)])
+        tfl.clamp(source, low, high, tfl.out)
 
 
 @op("LeakyRelu", since=16, layout=Layout.ANY)
@@ -48,13 +47,18 @@ def prelu(tfl: Tfl, X: Operand, slope: Operand) -> None:
 
 @op("Elu", since=6, layout=Layout.ANY)
 def elu(tfl: Tfl, X: Operand, *, alpha: float = 1.0) -> None:
-    """ELU, whose alpha is 1 in TFLite; in int8 another alpha is a table."""
+    """ELU, whose alpha is 1 in TFLite; with another alpha RELU(x) + alpha (ELU(x) - RELU(x)), in int8 a table."""
     if alpha == 1.0:
         tfl.add("ELU", [X])
     elif tfl.quantized:
         tfl.lookup(X, lambda x: np.where(x < 0, alpha * np.expm1(x), x))
     else:
-        unsupported(f"alpha {alpha}; TFLite's ELU has alpha 1")
+        plain, above, below, scaled = (tfl.temp(tfl.out.shape, tfl.out) for _ in range(4))
+        tfl.add("ELU", [X], plain)
+        tfl.add("RELU", [X], above)
+        tfl.add("SUB", [plain, above], below, fused_activation_function="NONE")
+        tfl.add("MUL", [below, tfl.number(alpha, tfl.out)], scaled, fused_activation_function="NONE")
+        tfl.add("ADD", [above, scaled], fused_activation_function="NONE")
 
 
 @op("Sigmoid", since=13, layout=Layout.ANY, quant=UNIT)

@@ -98,6 +98,12 @@ class Tfl(Protocol):
     def integers(self, source: Operand, values: Array) -> Tensor:
         """A constant that holds real ``values`` in the scale of ``source``."""
 
+    def clamp(self, source: Any, low: float, high: float, output: Tensor) -> None:
+        """Fill ``output`` with ``source`` clipped to [low, high]; limits that its scale keeps by itself cost nothing."""
+
+    def whole(self) -> QParams:
+        """The scale of plain integers: 1."""
+
     def nonnegative(self, source: Operand) -> bool:
         """Whether the stored type or the operator before says that ``source`` is never below zero."""
 

@@ -12,6 +12,11 @@ from enum import Enum
 from typing import Any
 
 Lower = Callable[..., None]
+Types = tuple[str, ...]
+
+FLOAT: Types = ("float32",)
+NUMBERS: Types = ("float32", "int32", "int64")
+ANYTHING: Types = (*NUMBERS, "int16", "int8", "uint8", "bool")
 
 
 class Layout(Enum):
@@ -53,13 +58,14 @@ class Quant:
 
 @dataclass(frozen=True)
 class OpDef:
-    """One declared op."""
+    """One declared op. ``types``: what its TFLite operator takes that has no scale."""
 
     name: str
     since: int
     layout: Layout
     quant: Quant
     fuses: bool
+    types: Types
     lower: Lower
 
 
@@ -67,9 +73,18 @@ OPS: dict[str, OpDef] = {}
 
 
 def op(
-    name: str, *, since: int, layout: Layout, quant: Quant | None = None, fuses: bool = False
+    name: str,
+    *,
+    since: int,
+    layout: Layout,
+    quant: Quant | None = None,
+    fuses: bool = False,
+    types: Types = FLOAT,
 ) -> Callable[[Lower], Lower]:
-    """Declare an op. ``fuses`` says that its TFLite operator can apply an activation to its result by itself.
+    """Declare an op.
+
+    ``fuses`` says that its TFLite operator can apply an activation to its result by itself; ``types`` are the element
+    types that the operator takes when they have no scale. LiteRT stops the process on some others.
 
     Raises KeyError when the op is declared already.
     """
@@ -77,7 +92,7 @@ def op(
     def register(lower: Lower) -> Lower:
         if name in OPS:
             raise KeyError(f"op {name} is declared twice")
-        OPS[name] = OpDef(name, since, layout, quant or Quant(), fuses, lower)
+        OPS[name] = OpDef(name, since, layout, quant or Quant(), fuses, types, lower)
         return lower
 
     return register

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.ops.context import Operand, Tfl, full
-from edgekit.ops.declare import Layout, Quant, Scale, op, unsupported
+from edgekit.ops.declare import NUMBERS, Layout, Quant, Scale, op, unsupported
 
 REDUCTIONS = [  # ONNX op, since, TFLite operator, activation scales
     ("ReduceMean", 18, "MEAN", Quant(inputs=(0,))),
@@ -29,14 +29,14 @@ def _reduction(name: str, since: int, code: str, quant: Quant) -> None:
         tfl.add(code, [data, np.asarray(stored)], keep_dims=bool(keepdims))
 
     lower.__doc__ = code
-    op(name, since=since, layout=Layout.AXIS, quant=quant)(lower)
+    op(name, since=since, layout=Layout.AXIS, quant=quant, types=NUMBERS)(lower)
 
 
 for row in REDUCTIONS:
     _reduction(*row)
 
 
-@op("ArgMax", since=13, layout=Layout.AXIS, quant=Quant(scale=Scale.NONE))
+@op("ArgMax", since=13, layout=Layout.AXIS, quant=Quant(scale=Scale.NONE), types=("float32", "int32"))
 def arg_max(tfl: Tfl, data: Operand, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> None:
     """ARG_MAX, then RESHAPE where the axis is kept."""
     if select_last_index:

@@ -7,55 +7,55 @@ from typing import Any
 import numpy as np
 
 from edgekit.ops.context import Operand, Tfl, full
-from edgekit.ops.declare import Layout, Quant, Scale, op, unsupported
+from edgekit.ops.declare import ANYTHING, NUMBERS, Layout, Quant, Scale, op, unsupported
 
 SHARED = Quant(scale=Scale.SHARED, inputs=(0,))
 
 
-@op("Reshape", since=21, layout=Layout.RESHAPE, quant=SHARED)
+@op("Reshape", since=21, layout=Layout.RESHAPE, quant=SHARED, types=ANYTHING)
 def reshape(tfl: Tfl, data: Operand, shape: Operand, *, allowzero: int = 0) -> None:
     """RESHAPE."""
     tfl.reshape(data, tfl.out.shape, tfl.out)
 
 
-@op("Flatten", since=21, layout=Layout.RESHAPE, quant=SHARED)
+@op("Flatten", since=21, layout=Layout.RESHAPE, quant=SHARED, types=ANYTHING)
 def flatten(tfl: Tfl, input: Operand, *, axis: int = 1) -> None:
     """RESHAPE."""
     tfl.reshape(input, tfl.out.shape, tfl.out)
 
 
-@op("Squeeze", since=21, layout=Layout.RESHAPE, quant=SHARED)
+@op("Squeeze", since=21, layout=Layout.RESHAPE, quant=SHARED, types=ANYTHING)
 def squeeze(tfl: Tfl, data: Operand, axes: Operand | None = None) -> None:
     """RESHAPE."""
     tfl.reshape(data, tfl.out.shape, tfl.out)
 
 
-@op("Unsqueeze", since=21, layout=Layout.RESHAPE, quant=SHARED)
+@op("Unsqueeze", since=21, layout=Layout.RESHAPE, quant=SHARED, types=ANYTHING)
 def unsqueeze(tfl: Tfl, data: Operand, axes: Operand) -> None:
     """RESHAPE."""
     tfl.reshape(data, tfl.out.shape, tfl.out)
 
 
-@op("Transpose", since=21, layout=Layout.TRANSPOSE, quant=SHARED)
+@op("Transpose", since=21, layout=Layout.TRANSPOSE, quant=SHARED, types=ANYTHING)
 def transpose(tfl: Tfl, data: Operand, *, perm: tuple[int, ...] | None = None) -> None:
     """Nothing: the layout decision has renamed the axes."""
     tfl.reshape(data, tfl.out.shape, tfl.out)
 
 
-@op("Expand", since=13, layout=Layout.SOURCE, quant=SHARED)
+@op("Expand", since=13, layout=Layout.SOURCE, quant=SHARED, types=ANYTHING)
 def expand(tfl: Tfl, input: Operand, shape: Operand) -> None:
     """BROADCAST_TO."""
     tfl.add("BROADCAST_TO", [input, np.asarray(tfl.out.shape)])
 
 
-@op("Tile", since=13, layout=Layout.AXIS, quant=SHARED)
+@op("Tile", since=13, layout=Layout.AXIS, quant=SHARED, types=ANYTHING)
 def tile(tfl: Tfl, input: Operand, repeats: Operand) -> None:
     """TILE."""
     counts = full(repeats, np.ones(1))
     tfl.add("TILE", [input, np.asarray([counts[axis] for axis in input.perm])])
 
 
-@op("Concat", since=13, layout=Layout.AXIS, quant=Quant(scale=Scale.SHARED))
+@op("Concat", since=13, layout=Layout.AXIS, quant=Quant(scale=Scale.SHARED), types=ANYTHING)
 def concat(tfl: Tfl, *inputs: Operand, axis: int | None = None) -> None:
     """CONCATENATION."""
     items = [tfl.aligned(item) for item in inputs]
@@ -63,7 +63,7 @@ def concat(tfl: Tfl, *inputs: Operand, axis: int | None = None) -> None:
     tfl.add("CONCATENATION", items, axis=where, fused_activation_function="NONE")
 
 
-@op("Split", since=18, layout=Layout.AXIS, quant=SHARED)
+@op("Split", since=18, layout=Layout.AXIS, quant=SHARED, types=ANYTHING)
 def split(
     tfl: Tfl, input: Operand, split: Operand | None = None, *, axis: int = 0, num_outputs: int | None = None
 ) -> None:
@@ -76,7 +76,7 @@ def split(
         tfl.add_many("SPLIT_V", [input, np.asarray(sizes), where], tfl.outs, num_splits=len(sizes))
 
 
-@op("Slice", since=13, layout=Layout.AXIS, quant=SHARED)
+@op("Slice", since=13, layout=Layout.AXIS, quant=SHARED, types=ANYTHING)
 def slice_(
     tfl: Tfl,
     data: Operand,
@@ -133,7 +133,7 @@ def _subsample(tfl: Tfl, data: Operand, step: Any) -> None:
     )
 
 
-@op("Gather", since=13, layout=Layout.AXIS, quant=SHARED)
+@op("Gather", since=13, layout=Layout.AXIS, quant=SHARED, types=ANYTHING)
 def gather(tfl: Tfl, data: Operand, indices: Operand, *, axis: int = 0) -> None:
     """GATHER; SLICE and RESHAPE for one index; SLICE or STRIDED_SLICE for evenly spaced ones."""
     if indices.array is None:
@@ -160,7 +160,7 @@ def gather(tfl: Tfl, data: Operand, indices: Operand, *, axis: int = 0) -> None:
         tfl.reshape(tfl.add("SLICE", [data, begin, size], tfl.temp(size, data)), tfl.out.shape, tfl.out)
 
 
-@op("Pad", since=21, layout=Layout.AXIS, quant=SHARED)
+@op("Pad", since=21, layout=Layout.AXIS, quant=SHARED, types=ANYTHING)
 def pad(
     tfl: Tfl,
     data: Operand,
@@ -196,7 +196,7 @@ def pad(
         unsupported(f"mode {mode}; TFLite pads by a constant or by reflection")
 
 
-@op("DepthToSpace", since=13, layout=Layout.NHWC, quant=SHARED)
+@op("DepthToSpace", since=13, layout=Layout.NHWC, quant=SHARED, types=NUMBERS)
 def depth_to_space(tfl: Tfl, input: Operand, *, blocksize: int | None = None, mode: str = "DCR") -> None:
     """DEPTH_TO_SPACE, which is ONNX's mode DCR; for CRD the channels are put into its order first."""
     block = int(blocksize or 1)
@@ -207,7 +207,7 @@ def depth_to_space(tfl: Tfl, input: Operand, *, blocksize: int | None = None, mo
     tfl.add("DEPTH_TO_SPACE", [source], block_size=block)
 
 
-@op("SpaceToDepth", since=13, layout=Layout.NHWC, quant=SHARED)
+@op("SpaceToDepth", since=13, layout=Layout.NHWC, quant=SHARED, types=NUMBERS)
 def space_to_depth(tfl: Tfl, input: Operand, *, blocksize: int | None = None) -> None:
     """SPACE_TO_DEPTH."""
     tfl.add("SPACE_TO_DEPTH", [input], block_size=int(blocksize or 1))

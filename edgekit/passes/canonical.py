@@ -98,11 +98,19 @@ def _spell_out_gemm(graph: ir.Graph, node: ir.Node, attrs: dict[str, Any]) -> No
         return made.outputs[0]
 
     def turned(value: ir.Value | None, wanted: bool) -> ir.Value | None:
-        return step("Transpose", [value], shape_of(value)[::-1], perm=[1, 0]) if wanted and value is not None else value
+        if value is None or not wanted:
+            return value
+        array = constant(value)
+        if array is not None:
+            return add_constant(graph, f"{value.name}.T", array.T)
+        return step("Transpose", [value], shape_of(value)[::-1], perm=[1, 0])
 
     def times(value: ir.Value | None, factor: float) -> ir.Value | None:
         if value is None or factor == 1.0:
             return value
+        array = constant(value)
+        if array is not None:
+            return add_constant(graph, f"{value.name}.scaled", array * np.asarray(factor, dtype))
         return step("Mul", [value, add_constant(graph, f"{stem}/factor", np.asarray(factor, dtype))], shape_of(value))
 
     left, right = turned(node.inputs[0], bool(attrs.get("transA", 0))), turned(node.inputs[1], bool(attrs.get("transB", 0)))

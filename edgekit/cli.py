@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -30,12 +31,22 @@ Exit codes:
 """
 
 
+Resolved = tuple[str | None, click.Command | None, list[str]]
+
+
 class Commands(click.Group):
     """Turns edgekit's errors into one line on stderr and their exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which they are needed."""
         return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Resolved:
+        """Names near misses of an unknown command, which not every click does."""
+        close = difflib.get_close_matches(args[0], self.commands, n=1)
+        if args[0] in self.commands or not close or args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        raise click.UsageError(f"No such command {args[0]!r}. Did you mean {close[0]!r}?", ctx)
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):

@@ -18,7 +18,7 @@ from typing import Any
 from edgekit.errors import EdgekitError
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
-PYTHON = (3, 11)
+PYTHON = (3, 10)
 DISK_BYTES = 2_000_000_000
 MEMORY_BYTES = 1_000_000_000
 
@@ -52,11 +52,13 @@ PACKAGES = (
     Package("onnx", "reading .onnx models"),
     Package("onnx-ir", "the graph"),
     Package("onnxscript", "folding constants"),
-    Package("safetensors", "weights"),
+    Package("flatbuffers", "writing .tflite models"),
+    Package("ml-dtypes", "number formats that numpy lacks"),
     Package("pillow", "folders of images"),
     Package("click", "the command line"),
     Package("rich", "tables and bars"),
     Package("torch", "models in Python and .pt2 files; not for .onnx", needed=False),
+    Package("safetensors", "weights of models in Python", needed=False),
 )
 
 RUNTIMES = (

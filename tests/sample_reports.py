@@ -171,7 +171,9 @@ FAILED = replace(
             "inconclusive",
             "0.232 ms, at most 0.240 ms: measured on x86_64, not on the target's arm64",
         ),
-        Verdict("accuracy", 0.8, None, "fail", "at least 80.00 % wanted, nothing was measured: evaluation.data is not set"),
+        Verdict(
+            "accuracy", 0.8, None, "fail", "at least 80.00 % wanted, nothing was measured: evaluation.data is not set"
+        ),
     ),
 )
 

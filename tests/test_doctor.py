@@ -49,11 +49,11 @@ def test_all_is_well_here(tmp_path: Path) -> None:
 
 
 def test_missing_packages_and_runtimes_are_named(tmp_path: Path) -> None:
-    found = checks(tmp_path, "onnxruntime", "ai_edge_litert", "torch", "safetensors")
+    found = checks(tmp_path, "onnxruntime", "ai_edge_litert", "torch", "onnxscript")
     assert doctor.exit_code(tuple(found.values())) == 4
     assert (found["onnxruntime"].status, found["onnxruntime"].fix) == ("missing", "pip install onnxruntime")
     assert (found["litert"].status, found["litert"].fix) == ("missing", "pip install ai-edge-litert")
-    assert (found["safetensors"].status, found["safetensors"].fix) == ("missing", "pip install safetensors")
+    assert (found["onnxscript"].status, found["onnxscript"].fix) == ("missing", "pip install onnxscript")
     assert (found["torch"].status, found["torch"].fix) == ("warning", "pip install torch")
     assert "not for .onnx" in found["torch"].found
     assert found["numpy"].status == "ok"
@@ -111,5 +111,5 @@ def test_every_dependency_is_looked_at() -> None:
     extras = [name for group in project.get("optional-dependencies", {}).values() for name in group]
     looked_at = {package.name for package in doctor.PACKAGES} | {"onnxruntime", "ai-edge-litert", "tflite-runtime"}
     named = {distribution(requirement) for requirement in project["dependencies"]}
-    assert named <= looked_at | {"tomli", "flatbuffers", "protobuf"}
+    assert named <= looked_at | {"tomli"}
     assert {package.name for package in doctor.PACKAGES} <= named | {distribution(name) for name in extras}

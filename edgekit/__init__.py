@@ -1,6 +1,7 @@
 """edgekit: trained network in, smallest and fastest artifact that passes its gates out, with proof.
 
-The public names are imported when first used, so that ``import edgekit`` costs nothing.
+The public names are imported when first used, so that ``import edgekit`` costs nothing. A stage whose function has the
+name of its module (build, verify, measure, audit) is imported from there: ``from edgekit.build import build``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ _PUBLIC = {
     "Contract": "edgekit.contract",
     "EdgekitError": "edgekit.errors",
     "Project": "edgekit.project",
+    "Samples": "edgekit.samples",
     "Target": "edgekit.target",
-    "build": "edgekit.build",
     "list_targets": "edgekit.target",
     "load_graph": "edgekit.frontends",
     "load_project": "edgekit.project",
@@ -23,7 +24,8 @@ _PUBLIC = {
     "open_samples": "edgekit.samples",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__"]
+__all__ += list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -75,8 +75,16 @@ def _latency(rank: int) -> Gate:
 _NO_EVALUATION = "evaluation.data is not set"
 _NO_LATENCY = "the artifact was not timed"
 
+
+def _bytes(report: Report) -> float:
+    return report.artifact.bytes
+
+
+FLASH = Gate("flash", "", _bytes, text.size, "")
+"""A fact of the device, not a limit of the project: no artifact passes that its flash cannot hold."""
+
 GATES: tuple[Gate, ...] = (
-    Gate("size", "size_bytes", lambda report: report.artifact.bytes, text.size, "the artifact has no size"),
+    Gate("size", "size_bytes", _bytes, text.size, ""),
     Gate("accuracy", "accuracy", _evaluated("artifact_value"), text.percent, _NO_EVALUATION, at_least=True),
     Gate("accuracy_drop", "accuracy_drop", _evaluated("drop"), text.drop, _NO_EVALUATION),
     Gate("agreement", "agreement", _evaluated("agreement"), text.percent, _NO_EVALUATION, at_least=True),
@@ -90,8 +98,9 @@ GATES: tuple[Gate, ...] = (
 
 
 def judge(report: Report, limits: Limits) -> tuple[Verdict, ...]:
-    """A verdict for every limit that is set, in the order of ``GATES``."""
-    set_limits = ((gate, getattr(limits, gate.field, None)) for gate in GATES)
+    """A verdict for every limit that is set, in the order of ``GATES``, and whether it fits into the target's flash."""
+    set_limits = [(gate, getattr(limits, gate.field, None)) for gate in GATES]
+    set_limits.append((FLASH, report.target.get("flash_bytes")))
     return tuple(_verdict(gate, report, float(limit)) for gate, limit in set_limits if limit is not None)
 
 

@@ -129,6 +129,12 @@ def test_no_limit_no_verdict() -> None:
     assert judge(FULL, Limits()) == ()
 
 
+@pytest.mark.parametrize(("flash", "wanted"), [(1_048_576, "pass"), (262_144, "fail")])
+def test_the_flash_of_the_device_is_a_limit(flash: int, wanted: str) -> None:
+    (verdict,) = judge(replace(FULL, target={**FULL.target, "flash_bytes": flash}), Limits())
+    assert (verdict.gate, verdict.status) == ("flash", wanted)
+
+
 def test_every_limit_has_a_gate() -> None:
     assert {gate.field for gate in GATES} == set(Limits.__dataclass_fields__)
 

@@ -1,0 +1,176 @@
+"""Accuracy of both artifacts on real images, beside float and the artifacts of other tools on the same images.
+
+    python benchmarks/accuracy.py [NETWORK ...]
+
+Of networks with random weights there is no accuracy: agreement with float and signal-to-noise on 32 inputs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shared
+from shared import ONNX, ONNX_INT8, TFLITE, Array, Network
+
+from edgekit.artifact import read_artifact
+from edgekit.contract import Port
+from edgekit.frontends import load_graph
+from edgekit.graph import shape_of
+from edgekit.layout import identity
+from edgekit.passes import prepare
+from edgekit.runtimes import open_session
+from edgekit.samples import Sample, Samples, open_samples
+from edgekit.verify import ArtifactModel, FloatModel, Runner
+
+DEFAULT = (
+    "cifar10_resnet20",
+    "cifar10_resnet56",
+    "cifar10_mobilenet_v3",
+    "imagenet_mobilenet_v1_075",
+    "fashion_mnist_vit",
+    "resnet20",
+    "mobilenet_v2",
+    "ds_cnn",
+    "unet",
+)
+OURS = {TFLITE: "edgekit int8 TFLite", ONNX: "edgekit int8 ONNX, uint8 activations", ONNX_INT8: "edgekit int8 ONNX"}
+FLOAT = "float"
+DROP = {"cifar10_resnet20": 0.003, "imagenet_mobilenet_v1_075": 0.011}
+CHANNELS_LAST = (0, 2, 3, 1)
+
+
+def main() -> None:
+    """Judge each network and print one table of all."""
+    results = {}
+    with shared.workplace() as folder:
+        for network in shared.chosen(sys.argv[1:], DEFAULT):
+            found = judge(network, folder)
+            if found:
+                results[network.name] = found
+    rows = [row for name, result in results.items() for row in rows_of(name, result)]
+    columns = ("network", "artifact", "top-1 %", "drop", "agrees with float %", "SNR dB", "agrees with our TFLite %")
+    shared.table("Accuracy", columns, rows)
+    shared.finish("accuracy", results)
+
+
+def judge(network: Network, folder: Path) -> dict[str, Any]:
+    """Everything about one network, or nothing where it cannot be built."""
+    paths = shared.built(network, tuple(OURS), folder)
+    if not paths:
+        return {}
+    project = network.project(folder)
+    shapes = {network.input: (1, *network.shape)}
+    graph = prepare(load_graph(project.model.source, None, shapes, project.folder))
+    ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
+    runners: dict[str, Runner] = {FLOAT: FloatModel(graph)}
+    runners |= {OURS[target]: ArtifactModel(path.read_bytes()) for target, path in paths.items()}
+    wanted = {str(value.name): shape_of(value) for value in graph.graph.outputs}
+    for path in network.peers:
+        runners[path.name.split(".")[1]] = Peer(path, ports, wanted)
+    scores, labels = predictions(runners, samples_of(network, ports, project.model.inputs))
+    found = {name: facts(values, scores, labels) for name, values in scores.items()}
+    return {"samples": len(labels), "artifacts": found, "floors": floors(network.name, found)}
+
+
+def samples_of(network: Network, ports: Mapping[str, Any], configs: Mapping[str, Any]) -> Samples | list[Sample]:
+    """What judges the network: its evaluation data, or inputs drawn for it."""
+    if network.evaluation:
+        return open_samples(network.evaluation, ports, configs, folder=shared.MODELS)
+    name = next(iter(ports))
+    return [Sample({name: x[None]}) for x in shared.definitions().inputs(network.name, shared.JUDGED, 2)]
+
+
+class Peer:
+    """Another tool's artifact as a Runner: inputs and outputs in the source's order, channels-last where shapes say so."""
+
+    def __init__(self, path: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        data = path.read_bytes()
+        contract = read_artifact(data, path.name).contract
+        self.inputs = {name: _moved(p, s) for p, (name, s) in zip(contract.inputs, inputs.items(), strict=True)}
+        self.results = {name: _moved(p, s) for p, (name, s) in zip(contract.outputs, outputs.items(), strict=True)}
+        self.session = open_session(data, "litert")
+
+    def outputs(self, sample: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs for one sample."""
+        found = self.session.run({port.name: port.encode(sample[name]) for name, port in self.inputs.items()})
+        return {name: port.decode(found[port.name]) for name, port in self.results.items()}
+
+
+def _moved(port: Port, shape: tuple[int, ...]) -> Port:
+    same = tuple(port.shape) == tuple(shape)
+    perm = identity(len(port.shape)) if same or len(shape) != 4 else CHANNELS_LAST
+    return Port(port.name, port.shape, port.dtype, perm, "", port.scale, port.zero_point)
+
+
+def predictions(runners: Mapping[str, Runner], samples: Iterable[Sample]) -> tuple[dict[str, Array], list[Any]]:
+    """The first output of every runner for every sample, (samples, ...), and the labels."""
+    scores: dict[str, list[Array]] = {name: [] for name in runners}
+    labels = []
+    for sample in samples:
+        labels.append(sample.label)
+        for name, runner in runners.items():
+            scores[name].append(next(iter(runner.outputs(sample.inputs).values()))[0])
+    return {name: np.stack(values) for name, values in scores.items()}, labels
+
+
+def facts(values: Array, scores: Mapping[str, Array], labels: list[Any]) -> dict[str, Any]:
+    """Of one artifact: top-1, its drop, agreement with float and with our TFLite, and the mean-free SNR in dB."""
+    reference = scores[FLOAT]
+    choice = values.argmax(1)
+    found: dict[str, Any] = {
+        "agreement": float(np.mean(choice == reference.argmax(1))),
+        "agreement_tflite": float(np.mean(choice == scores[OURS[TFLITE]].argmax(1))),
+        "snr_db": snr(reference, values),
+    }
+    if labels[0] is not None:
+        truth = np.asarray(labels)
+        found["top1"] = float(np.mean(choice == truth))
+        found["drop"] = float(np.mean(reference.argmax(1) == truth)) - found["top1"]
+    return found
+
+
+def snr(reference: Array, found: Array) -> float | None:
+    """Signal-to-noise in dB of the outputs free of their mean over the samples; None when there is no noise."""
+    wanted = reference.astype(np.float64)
+    noise = float(np.sum((wanted - found) ** 2))
+    signal = float(np.sum((wanted - wanted.mean(0)) ** 2))
+    return 10 * float(np.log10(signal / noise)) if noise else None
+
+
+def floors(name: str, found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The floors of a network, where it has any."""
+    if name not in DROP:
+        return []
+    both = (OURS[TFLITE], OURS[ONNX], OURS[ONNX_INT8])
+    judged = [shared.at_most(f"drop, {artifact}", found[artifact]["drop"], DROP[name]) for artifact in both]
+    if name == "cifar10_resnet20":
+        judged += [shared.at_least(f"agreement with float, {key}", found[key]["agreement"], 0.98) for key in both]
+        judged += [shared.at_least(f"agrees with TFLite, {key}", found[key]["agreement_tflite"], 0.99) for key in both[1:]]
+    return judged
+
+
+def rows_of(network: str, result: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
+    """The table rows of one network."""
+
+    def percent(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.2f}"
+
+    for number, (name, item) in enumerate(result["artifacts"].items()):
+        ratio = "" if item["snr_db"] is None else f"{item['snr_db']:.1f}"
+        yield (
+            f"{network} ({result['samples']})" if number == 0 else "",
+            name,
+            percent(item.get("top1")),
+            percent(item.get("drop")),
+            percent(item["agreement"]),
+            ratio,
+            percent(item["agreement_tflite"]),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@ from edgekit.layout import Layouts, Perm, identity
 from edgekit.ops import OPS, Layout, LoweringError
 from edgekit.ops.context import Operand
 from edgekit.quant import numerics
+from edgekit.quant.kernels import computes_in_integers
 from edgekit.quant.plan import QParams, QuantPlan
 
 NARROW = 8  # elements: rows shorter than this are slow to transpose
@@ -28,7 +29,8 @@ class Lowering:
         self.graph = Graph([], [], [])
         self.plan, self.layouts = plan, layouts
         self.tensors: dict[str, Tensor] = {}
-        self._moved: dict[tuple[str, Perm], Tensor] = {}
+        self._moved: dict[tuple[Tensor, Perm], Tensor] = {}
+        self._other: dict[tuple[str, bool], Tensor] = {}
         self._producer: dict[Tensor, Op] = {}
         self._constants: dict[Any, Tensor] = {}
         self._start = self._scratch = 0
@@ -36,12 +38,12 @@ class Lowering:
 
     # -- the loop calls these ---------------------------------------------------------------------------------------
 
-    def declare(self, value: ir.Value) -> Tensor:
-        """The tensor of a computed or fed value, in its stored order."""
+    def declare(self, value: ir.Value, integer: bool = True) -> Tensor:
+        """The tensor of a computed or fed value, in its stored order; in integers when it is planned and asked for so."""
         name = str(value.name)
         perm = self.layouts.stored[name]
         shape = shape_of(value)
-        quant = self.plan.get(name)
+        quant = self.plan.get(name) if integer else None
         dtype = dtype_of(value) if quant is None else quant.dtype
         self.tensors[name] = Tensor(name, tuple(shape[a] for a in perm), dtype, quant)
         return self.tensors[name]
@@ -50,10 +52,11 @@ class Lowering:
         """Lower one unit. Raises LoweringError when TFLite cannot express it; nothing of it is written then."""
         self._start, self._scratch = len(self.graph.ops), 0
         node, self._stem = unit.node, str(unit.outputs[0].name)
-        if self._alias(unit):
+        integer = computes_in_integers(unit, self.plan)
+        if self._alias(unit, integer):
             return
-        operands = [None if v is None else self.operand(node, i, v) for i, v in enumerate(node.inputs)]
-        self.outs = [self.declare(value) for value in unit.outputs if value.name]
+        operands = [None if v is None else self.operand(node, i, v, integer) for i, v in enumerate(node.inputs)]
+        self.outs = [self.declare(value, integer) for value in unit.outputs if value.name]
         self.out = self.outs[0]
         self.shape = shape_of(unit.outputs[0])
         self.out_perm = self.layouts.stored[str(unit.outputs[0].name)]
@@ -81,7 +84,7 @@ class Lowering:
             if operand is not None and tensor is not None and tensor.quant is None and tensor.dtype not in types:
                 raise LoweringError(f"input {operand.name} is {tensor.dtype}; {', '.join(types)} can be lowered")
 
-    def _alias(self, unit: Unit) -> bool:
+    def _alias(self, unit: Unit, integer: bool) -> bool:
         """A node that only renames axes, or copies in one scale, writes nothing: its result is its input's tensor."""
         node, value = unit.node, unit.outputs[0]
         if OPS[node.op_type].layout not in (Layout.RESHAPE, Layout.TRANSPOSE) and node.op_type != "Identity":
@@ -89,29 +92,42 @@ class Lowering:
         source = node.inputs[0]
         if source is None or constant(source) is not None or value.is_graph_output():
             return False
-        tensor = self.operand(node, 0, source).tensor
+        tensor = self.operand(node, 0, source, integer).tensor
         assert isinstance(tensor, Tensor)
-        out = self.declare(value)
+        out = self.declare(value, integer)
         same = tensor.shape == out.shape and tensor.quant == out.quant and tensor.dtype == out.dtype
         if same:
             self.tensors[str(value.name)] = tensor
         return same
 
-    def operand(self, node: ir.Node, position: int, value: ir.Value) -> Operand:
-        """An input of a node, moved into the order in which the node wants it."""
+    def operand(self, node: ir.Node, position: int, value: ir.Value, integer: bool) -> Operand:
+        """An input of a node, as integers or real numbers, moved into the order in which the node wants it."""
         name, array = str(value.name), constant(value)
         if array is not None:
             return Operand(name, array.shape, str(array.dtype), identity(array.ndim), array)
         perm = self.layouts.wanted.get((node, position), identity(len(shape_of(value))))
-        tensor = self.moved(name, perm)
+        tensor = self.moved(name, perm, integer)
         return Operand(name, shape_of(value), tensor.dtype, perm, None, tensor, self.layouts.features.get(name))
 
-    def moved(self, name: str, perm: Perm) -> Tensor:
+    def read(self, name: str, integer: bool) -> Tensor:
+        """A value as integers or as real numbers; QUANTIZE or DEQUANTIZE, once, where it is stored as the other."""
+        tensor, planned = self.tensors[name], self.plan.get(name)
+        if planned is None or integer == (tensor.quant is not None):
+            return tensor
+        if (name, integer) not in self._other:
+            out = Tensor(f"{name}/{planned.dtype}", tensor.shape, planned.dtype, planned)
+            if not integer:
+                out = Tensor(f"{name}/float32", tensor.shape, "float32")
+            self._other[name, integer] = self.add("QUANTIZE" if integer else "DEQUANTIZE", [tensor], out)
+        return self._other[name, integer]
+
+    def moved(self, name: str, perm: Perm, integer: bool = True) -> Tensor:
         """A value in another order: TRANSPOSE, or RESHAPE when only axes of length 1 move."""
-        tensor, stored = self.tensors[name], self.layouts.stored[name]
+        tensor, stored = self.read(name, integer), self.layouts.stored[name]
         if perm == stored:
             return tensor
-        if (name, perm) not in self._moved:
+        key = (tensor, perm)
+        if key not in self._moved:
             order = [stored.index(axis) for axis in perm]
             shape = tuple(tensor.shape[i] for i in order)
             out = Tensor(f"{name}/{'NHWC' if perm != identity(len(perm)) else 'source'}", shape, tensor.dtype, tensor.quant)
@@ -121,8 +137,8 @@ class Lowering:
                 self._deinterleave(tensor, out)
             else:
                 self.add("TRANSPOSE", [tensor, np.asarray(order)], out)
-            self._moved[name, perm] = out
-        return self._moved[name, perm]
+            self._moved[key] = out
+        return self._moved[key]
 
     def _deinterleave(self, tensor: Tensor, out: Tensor) -> None:
         """(space, part, n) -> (n, space, part) for a small n: over (part, n, space), as XNNPACK is slow on narrow rows."""

@@ -22,6 +22,7 @@ from edgekit.graph import Array, Unit, constant, dtype_of, shape_of, units
 from edgekit.layout import identity
 from edgekit.passes.rewrite import add_constant, drop
 from edgekit.quant import numerics
+from edgekit.quant.kernels import inputs_of
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.reference import serialize
 
@@ -180,6 +181,4 @@ def _take_over(graph: ir.Graph, inner: ir.Value, result: ir.Value) -> None:
 
 def _read_as_activations(graph: ir.Graph) -> set[str]:
     """Names of constants that are read where an activation could be, and so are stored as one."""
-    from edgekit.quant.solve import inputs_of
-
     return {str(v.name) for unit in units(graph) for v in inputs_of(unit) if constant(v) is not None}

@@ -89,15 +89,9 @@ def _refuse_missing(lowering: Lowering, options: Options) -> None:
 
 
 def _enter(lowering: Lowering, value: ir.Value, options: Options) -> tuple[Tensor, Port]:
-    """An input of the file, and the tensor that the graph reads."""
-    tensor = lowering.declare(value)
-    perm = lowering.layouts.stored[str(value.name)]
-    if tensor.quant is None or options.io_dtype == tensor.dtype:
-        return tensor, _port(str(value.name), tensor, perm)
-    outer = Tensor(tensor.name, tensor.shape, "float32")
-    tensor.name += "/quantized"
-    lowering.add("QUANTIZE", [outer], tensor)
-    return outer, _port(outer.name, outer, perm)
+    """An input of the file."""
+    tensor = lowering.declare(value, options.io_dtype != "float32")
+    return tensor, _port(tensor.name, tensor, lowering.layouts.stored[tensor.name])
 
 
 def _leave(lowering: Lowering, value: ir.Value, perm: Perm, options: Options) -> tuple[Tensor, Port]:
@@ -107,12 +101,8 @@ def _leave(lowering: Lowering, value: ir.Value, perm: Perm, options: Options) ->
     if name not in lowering.tensors and array is not None:
         tensor = Tensor(name, array.shape, str(array.dtype), None, array)
         return tensor, _port(name, tensor, identity(array.ndim))
-    tensor = lowering.moved(name, perm)
-    if tensor.quant is not None and options.io_dtype == "float32":
-        outer = Tensor(name, tensor.shape, "float32")
-        tensor.name += "/quantized"
-        tensor = lowering.add("DEQUANTIZE", [tensor], outer)
-    elif tensor.name != name:
+    tensor = lowering.moved(name, perm, options.io_dtype != "float32")
+    if tensor.name != name:
         lowering.tensors[name].name, tensor.name = tensor.name, name
     return tensor, _port(name, tensor, perm)
 

@@ -56,9 +56,13 @@ class QParams:
 
 @dataclass(frozen=True)
 class QuantPlan(Mapping[str, QParams]):
-    """Tensor name -> ``QParams``. A tensor that is not in the plan stays as it is."""
+    """Tensor name -> ``QParams``. A tensor that is not in the plan stays as it is.
+
+    ``float_nodes`` names the nodes that compute on real numbers though the tensors around them are planned.
+    """
 
     tensors: Mapping[str, QParams]
+    float_nodes: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> QParams:
         return self.tensors[name]
@@ -71,12 +75,14 @@ class QuantPlan(Mapping[str, QParams]):
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal plan."""
-        return {"schema": 1, "tensors": {name: self.tensors[name].to_json() for name in sorted(self.tensors)}}
+        tensors = {name: self.tensors[name].to_json() for name in sorted(self.tensors)}
+        return {"schema": 1, "float_nodes": sorted(self.float_nodes), "tensors": tensors}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> QuantPlan:
         """The plan that ``to_json`` wrote."""
-        return cls({name: QParams.from_json(item) for name, item in value["tensors"].items()})
+        tensors = {name: QParams.from_json(item) for name, item in value["tensors"].items()}
+        return cls(tensors, frozenset(value["float_nodes"]))
 
     @property
     def sha256(self) -> str:

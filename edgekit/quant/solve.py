@@ -16,6 +16,7 @@ import onnx_ir as ir
 from edgekit.graph import Array, Unit, attributes, constant, is_float, units
 from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
+from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import Range
 
@@ -31,6 +32,7 @@ class Rules:
 
     activations: str = "int8"
     per_channel_fully_connected: bool = True
+    float_nodes: frozenset[str] = frozenset()
 
 
 class Groups:
@@ -51,27 +53,17 @@ class Groups:
 
 
 def solve(model: ir.Model, ranges: Mapping[str, Range], rules: Rules | None = None) -> QuantPlan:
-    """The plan for a prepared model, given the range of each of its activations."""
+    """The plan for a prepared model, given the range of each of its activations.
+
+    Only what an integer kernel reads or gives is planned.
+    """
     rules = rules or Rules()
-    graph_units = units(model.graph)
-    plan = _activations(graph_units, ranges, rules)
-    for unit in graph_units:
+    integer = [u for u in units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
+    read = {name for unit in integer for name in activations_of(unit)}
+    plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, rules)
+    for unit in integer:
         _constants(unit, plan, rules)
-    return QuantPlan(plan)
-
-
-def inputs_of(unit: Unit) -> list[ir.Value]:
-    """The floating-point values that a unit reads as activations, constants among them."""
-    quant = OPS[unit.node.op_type].quant
-    positions = range(len(unit.node.inputs)) if quant.inputs is None else quant.inputs
-    weight = quant.weight if _constant_weight(unit) else None
-    values = [unit.node.inputs[i] for i in positions if i < len(unit.node.inputs) and i not in (weight, quant.bias)]
-    return [value for value in values if value is not None and is_float(value)]
-
-
-def _constant_weight(unit: Unit) -> bool:
-    quant = OPS[unit.node.op_type].quant
-    return quant.weight is not None and constant(unit.node.inputs[quant.weight]) is not None
+    return QuantPlan(plan, rules.float_nodes)
 
 
 def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], rules: Rules) -> dict[str, QParams]:
@@ -132,11 +124,11 @@ def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules) -> None:
             shared = quant.scale is Scale.SHARED
             plan[str(value.name)] = out if shared else numerics.affine(float(array.min()), float(array.max()), rules.activations)
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
-    if not _constant_weight(unit) or source is None:
+    weight, bias = constant_weight(unit), _at(node, quant.bias)
+    if weight is None or source is None:
         return
-    weight, bias = node.inputs[int(quant.weight or 0)], _at(node, quant.bias)
     parameters = _weight(unit, source, out, constant(bias), rules)
-    plan[str(weight.name)] = parameters  # type: ignore[union-attr]
+    plan[str(weight.name)] = parameters
     if bias is not None and constant(bias) is not None:
         plan[str(bias.name)] = numerics.bias(source.scale[0], parameters)
 

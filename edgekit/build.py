@@ -17,14 +17,14 @@ import onnx_ir as ir
 from edgekit import __version__, emit, gate, verify
 from edgekit.audit import audit
 from edgekit.emitters import Artifact
-from edgekit.errors import ConfigError
+from edgekit.errors import ConfigError, DataError
 from edgekit.frontends import Loaded, load_source
 from edgekit.graph import shape_of
 from edgekit.measure import Measurement, measure
 from edgekit.output import CACHE, Cache, prepare_folder, write
 from edgekit.passes import prepare
 from edgekit.progress import Progress, SilentProgress
-from edgekit.project import Project
+from edgekit.project import METRICS, Project
 from edgekit.quant import calibrate
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.ranges import Method, Range
@@ -40,15 +40,19 @@ SOURCE_SAMPLES = 4
 SOURCE_SNR_DB = 60.0  # float32 in another order of summation keeps more than 90 dB
 
 
-def build(project: Project, targets: Sequence[str], out: Path, progress: Progress | None = None) -> list[Report]:
+def build(
+    project: Project, targets: Sequence[str], out: Path, progress: Progress | None = None, command: str = ""
+) -> list[Report]:
     """Build the project's model for each target into ``out/TARGET/``: artifact, plan, contract and reports.
+
+    ``command`` is what the reports say to run in order to get the same again.
 
     Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
     reused. Gates are judged in the reports, not raised.
     """
     if project.compress:
         raise ConfigError(f"{project.file}:compress: this version of edgekit has no compression steps; leave [[compress]] out")
-    work = _Work(project, prepare_folder(out), progress or SilentProgress())
+    work = _Work(project, prepare_folder(out), progress or SilentProgress(), command)
     profiles = [load_target(name, project.folder) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
@@ -119,6 +123,7 @@ class _Work:
     project: Project
     out: Path
     progress: Progress
+    command: str
     warnings: list[str] = field(default_factory=list)
     stages: dict[str, list[Stage]] = field(default_factory=dict)
     _cached: bool = False
@@ -140,7 +145,12 @@ class _Work:
         """The calibration samples, and the evaluation samples where there are any."""
         ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
         calibration = open_calibration(self.project, ports)
-        return calibration, open_evaluation(self.project, ports) if self.project.evaluation.data else None
+        if not self.project.evaluation.data:
+            return calibration, None
+        evaluation = open_evaluation(self.project, ports)
+        if self.project.evaluation.metric in METRICS and next(iter(evaluation)).label is None:
+            raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
+        return calibration, evaluation
 
     def ranges(self, graph: ir.Model, samples: Samples) -> dict[str, Range]:
         """The range of each activation."""
@@ -177,8 +187,11 @@ class _Work:
             built.float_bytes = len(floating)
             beside = write(built.path.with_name(f".float.{built.target.format}"), floating)
             try:
-                built.latency = measure(built.path, threads=built.target.threads)
-                built.float_latency = measure(beside, threads=built.target.threads)
+                with self.progress.task(f"measure {name}", 2) as step:
+                    built.latency = measure(built.path, threads=built.target.threads)
+                    step()
+                    built.float_latency = measure(beside, threads=built.target.threads)
+                    step()
             finally:
                 beside.unlink()
 
@@ -207,7 +220,7 @@ class _Work:
         checked, data = audit(built.artifact.data), built.artifact.data
         report = Report(
             edgekit=__version__,
-            reproduce=self._command(built.target.name),
+            reproduce=self.command,
             target=built.target.to_json(),
             artifact=ArtifactFacts(str(built.path), built.target.format, len(data), _sha256(data), checked.precision),
             audit=checked.to_json(),
@@ -228,10 +241,6 @@ class _Work:
         write(folder / "report.html", html.render(report))
         write(folder / "report.json", report_json.render(report))
         return report
-
-    def _command(self, target: str) -> str:
-        config = f"--config {self.project.file}" if self.project.file.endswith(".toml") else self.project.model.source
-        return f"edgekit build {config} --target {target} --out {self.out}"
 
 
 def _parity(built: _Built, other: _Built, samples: Samples) -> Parity:

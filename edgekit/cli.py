@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -148,7 +149,7 @@ def build(model: str | None, targets: Sequence[str], out: Path, config: Path | N
     from edgekit.report import store, terminal
 
     project = Project.from_flags(model, config, settings_of(flags))
-    reports = build_all(project, targets, out, progress(flags["quiet"]))
+    reports = build_all(project, targets, out, progress(flags["quiet"]), shlex.join(["edgekit", *sys.argv[1:]]))
     store.save(reports, flags["junit"], flags["markdown"])
     code = exit_code([verdict for report in reports for verdict in report.gates])
     answer(flags["as_json"], {"exit_code": code, "reports": reports}, lambda: terminal.parts(reports))

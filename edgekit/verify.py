@@ -24,6 +24,7 @@ from edgekit.named import load_named
 from edgekit.passes import prepare
 from edgekit.progress import Progress
 from edgekit.quant import numerics
+from edgekit.quant.plan import QParams
 from edgekit.reference import Reference
 from edgekit.report.model import Evaluation, Fidelity, Parity, TensorFidelity
 from edgekit.runtimes import open_session, runtime_for
@@ -94,6 +95,8 @@ class _Noise:
     signal: float = 0.0
     noise: float = 0.0
     count: int = 0
+    values: int = 0
+    at_limits: int = 0
     total: Array | None = None
 
     def add(self, reference: Array, found: Array, keep_mean: bool = False) -> None:
@@ -103,6 +106,19 @@ class _Noise:
         self.count += 1
         if keep_mean:
             self.total = wanted if self.total is None else self.total + wanted
+
+    def limits(self, found: Array, q: QParams | None) -> None:
+        """Count the values at the ends of a quantized range; zero as the lower end is no saturation."""
+        if q is not None:
+            low, high = q.range
+            half = q.scale[0] / 2
+            self.at_limits += int(np.count_nonzero(found > high - half) + np.count_nonzero(found < min(low + half, -half)))
+            self.values += found.size
+
+    @property
+    def saturated(self) -> float | None:
+        """The share of values at the ends of the range, or None when the tensor is not quantized."""
+        return self.at_limits / self.values if self.values else None
 
     @property
     def snr_db(self) -> float:
@@ -133,7 +149,9 @@ def fidelity(
             for name, value in candidate.tensors().items():
                 known = reference.tensors.get(name)
                 if known is not None and known.shape == value.shape:
-                    inner.setdefault(name, _Noise()).add(known, value)
+                    sums = inner.setdefault(name, _Noise())
+                    sums.add(known, value)
+                    sums.limits(value, candidate.file.quant.get(name))
             count += 1
             step()
     if not count:
@@ -148,7 +166,7 @@ def fidelity(
 def _row(name: str, ops: Mapping[str, str], noise: _Noise, file: ArtifactFile) -> TensorFidelity:
     q = file.quant.get(name)
     scale, zero, dtype = (q.scale[0], q.zero_point[0], q.dtype) if q is not None else (None, None, "float32")
-    return TensorFidelity(name, ops.get(name, "input"), noise.snr_db, dtype, scale, zero)
+    return TensorFidelity(name, ops.get(name, "input"), noise.snr_db, dtype, scale, zero, noise.saturated)
 
 
 def _first(samples: Iterable[Sample], limit: int) -> Iterator[Sample]:

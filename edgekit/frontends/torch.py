@@ -97,7 +97,10 @@ def _call(source: str, folder: Path) -> Any:
     function = load_named(source, folder, "model", ModelError)
     if not callable(function):
         raise ModelError(f"model {source}: is a {type(function).__name__}; expected a callable that returns an nn.Module")
-    return function()
+    try:
+        return function()
+    except Exception as error:  # the user's own code can raise anything
+        raise ModelError(f"model {source}: raised {type(error).__name__}: {_first_line(error)}") from error
 
 
 def _load_weights(module: Any, path: Path) -> None:

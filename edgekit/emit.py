@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgekit.emitters import Artifact
 from edgekit.errors import UnsupportedError
 from edgekit.graph import activations
-from edgekit.ops import OPS
+from edgekit.passes.known import unknown_ops
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.solve import Rules, solve
 from edgekit.target import Target
@@ -55,11 +55,7 @@ def refuse_unsupported(graph: ir.Model, targets: Sequence[Target]) -> None:
 
     Raises UnsupportedError with every problem of every target.
     """
-    unknown = [
-        f"node {n.name}: op {n.domain + '.' if n.domain else ''}{n.op_type} is not supported"
-        for n in graph.graph
-        if n.domain or n.op_type not in OPS
-    ]
+    unknown = unknown_ops(graph.graph)
     if unknown:
         raise UnsupportedError(unknown)
     problems: list[str] = []

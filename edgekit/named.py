@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError, InputError
 
 
 def load_named(name: str, folder: Path, what: str, error: type[InputError] = InputError) -> Any:
@@ -22,7 +25,8 @@ def load_named(name: str, folder: Path, what: str, error: type[InputError] = Inp
     with _importable(folder):
         _forget_namesake(module_name)
         try:
-            module = importlib.import_module(module_name)
+            with ForeignCode(f"{what} {name}", error, (ImportError, SyntaxError)):
+                module = importlib.import_module(module_name)
         except ModuleNotFoundError as missing:
             raise error(f"{what} {name}: no module {missing.name!r} (looked in {folder.resolve()} too)") from None
         except (ImportError, SyntaxError) as broken:
@@ -33,6 +37,34 @@ def load_named(name: str, folder: Path, what: str, error: type[InputError] = Inp
             f"{what} {name}: {module_name} has no {attribute or 'attribute named'!r}; it has {public or 'nothing'}"
         )
     return getattr(module, attribute)
+
+
+@dataclass(frozen=True)
+class ForeignCode:
+    """Runs what is not edgekit's: whatever it raises, but ``passed``, becomes an ``error`` that says what and where."""
+
+    what: str
+    error: type[InputError]
+    passed: tuple[type[Exception], ...] = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, raised: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(raised, Exception) and not isinstance(raised, (EdgekitError, *self.passed)):
+            said = " ".join(str(raised).split())[:300]
+            raise self.error(f"{self.what}: {type(raised).__name__}{': ' * bool(said)}{said}{_where(trace)}") from raised
+
+
+def _where(trace: TracebackType | None) -> str:
+    """The innermost line of code that is neither edgekit's nor a library's."""
+    own = str(Path(__file__).parent)
+    frames = [f for f in traceback.extract_tb(trace) if not f.filename.startswith((own, "<")) and not _library(f.filename)]
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+
+
+def _library(filename: str) -> bool:
+    return "site-packages" in filename or Path(filename).is_relative_to(Path(traceback.__file__).parent)
 
 
 @contextmanager

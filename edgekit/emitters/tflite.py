@@ -16,7 +16,8 @@ from edgekit.emitters.tflite_graph import Tensor
 from edgekit.errors import UnsupportedError
 from edgekit.graph import Unit, constant, shape_of, units
 from edgekit.layout import Layouts, Perm, channels_last, decide, identity
-from edgekit.ops import OPS, LoweringError
+from edgekit.ops import LoweringError
+from edgekit.passes.known import unknown_ops
 from edgekit.quant.plan import QuantPlan
 
 
@@ -64,7 +65,7 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
 
 
 def _refuse_unknown(graph: ir.Graph) -> None:
-    unknown = [f"node {n.name}: op {n.domain + '.' if n.domain else ''}{n.op_type} is not known" for n in graph if n.domain or n.op_type not in OPS]
+    unknown = unknown_ops(graph)
     if unknown:
         raise UnsupportedError(unknown)
 

@@ -8,41 +8,96 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 from google.protobuf.message import DecodeError
 
-from edgekit.errors import ModelError
+from edgekit.errors import ModelError, UnsupportedError
 from edgekit.frontends import Loaded
+from edgekit.frontends.widen import widen
 from edgekit.graph import OPSET
-from edgekit.runtimes import open_session
+from edgekit.passes.known import refuse_unsound
+from edgekit.runtimes import Session, open_session
 
 Shapes = Mapping[str, Sequence[int]]
 OLDEST = 11
+ONNX = ("", "ai.onnx")
 
 
 def load(path: Path, shapes: Shapes | None = None) -> Loaded:
-    """Read an ONNX file (opset 11 to the newest that onnx knows). Raises ModelError when it is not one."""
+    """Read an ONNX file (opset 11 to the newest that onnx knows).
+
+    Raises ModelError when it is not one, and UnsupportedError when it has ops that ONNX does not know.
+    """
+    source = str(path)
+    proto = _checked(_read(path), source)
+    model = ir.from_proto(proto)
+    if widen(model):
+        proto = ir.to_proto(model)
+    original = _Original(_runnable(proto), source)
+    return Loaded(finish(ir.from_proto(_at_opset(proto, source)), source, shapes), original.run)
+
+
+def _read(path: Path) -> onnx.ModelProto:
     if not path.is_file():
-        raise ModelError(f"model {path}: no such file")
+        raise ModelError(f"model {path}: {'is a folder' if path.is_dir() else 'no such file'}")
     try:
         proto = onnx.load(path)
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"model {path}: not an ONNX file, truncated or corrupt ({_line(error)})") from error
     if not proto.graph.node:
         raise ModelError(f"model {path}: not an ONNX file, or one without a single node")
+    return proto
+
+
+def _checked(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
+    """The model with its own functions written out, after ONNX's checker has passed it."""
+    functions = {(function.domain, function.name) for function in proto.functions}
+    unknown = [
+        f"node {node.name or node.output[0]}: op {node.op_type} is not known to ONNX"
+        for node in proto.graph.node
+        if node.domain in ONNX and (node.domain, node.op_type) not in functions and not onnx.defs.has(node.op_type)
+    ]
+    if unknown:
+        raise UnsupportedError(unknown)
     try:
         onnx.checker.check_model(proto)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"model {path}: not valid ONNX: {_line(error)}") from error
-    original = proto.SerializeToString()
-    model = finish(ir.from_proto(_at_opset(proto, str(path))), str(path), shapes)
+        return onnx.inliner.inline_local_functions(proto) if functions else proto
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise ModelError(f"model {source}: not valid ONNX: {_line(error)}") from error
 
-    def run(inputs: Mapping[str, Any]) -> list[Any]:
-        return list(open_session(original, "onnxruntime").run(inputs).values())
 
-    return Loaded(model, run)
+def _runnable(proto: onnx.ModelProto) -> bytes:
+    """The model as ONNX Runtime takes it: it refuses a name that two nodes have, and crashes on an unnamed part of a Split."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for i, node in enumerate(copy.graph.node):
+        node.name = f"{i}"
+        for j, name in enumerate(node.output):
+            if node.op_type == "Split" and not name:
+                node.output[j] = f"unused.{i}.{j}"
+    return copy.SerializeToString()
+
+
+class _Original:
+    """The model as it was given (in float32), in ONNX Runtime."""
+
+    def __init__(self, data: bytes, source: str) -> None:
+        self._data, self._source = data, source
+        self._session: Session | None = None
+
+    def run(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """Inputs by name -> outputs in order."""
+        if self._session is None:
+            try:
+                self._session = open_session(self._data, "onnxruntime")
+            except ModelError as error:
+                raise ModelError(f"model {self._source}: {str(error).removeprefix('model: ')}") from error
+        feeds = {i.name: np.asarray(inputs[i.name], i.dtype) for i in self._session.inputs}
+        found = self._session.run(feeds)
+        return [found[info.name] for info in self._session.outputs]
 
 
 def _at_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
@@ -89,16 +144,22 @@ def _known_form(node: onnx.NodeProto, version: int) -> bool:
 
 
 def finish(model: ir.Model, source: str, shapes: Shapes | None) -> ir.Model:
-    """What every frontend ends with: plain initializers, fixed shapes, names, and a look at the weights."""
+    """What every frontend ends with: float32, plain initializers, fixed shapes, names, and a look at the weights."""
+    common.InlinePass()(model)
+    widen(model)
     graph = model.graph
     for value in list(graph.inputs):
         if value.name in graph.initializers:
             graph.inputs.remove(value)
-    if not graph.inputs:
-        raise ModelError(f"model {source}: has no inputs")
+    if not graph.inputs or not graph.outputs:
+        raise ModelError(f"model {source}: has no {'inputs' if not graph.inputs else 'outputs'}")
     _pin(model, source, shapes)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.NameFixPass()(model)
-    _refuse_unsound_weights(graph, source)
+    try:
+        refuse_unsound(model)
+    except ModelError as error:
+        raise ModelError(f"model {source}: {error}") from None
     model.metadata_props.clear()
     for node in graph:
         node.metadata_props.clear()
@@ -108,30 +169,44 @@ def finish(model: ir.Model, source: str, shapes: Shapes | None) -> ir.Model:
 
 def _pin(model: ir.Model, source: str, shapes: Shapes | None) -> None:
     """Fix the inputs' shapes: as told, else the batch to 1; refuse what stays open."""
-    known = {value.name for value in model.graph.inputs}
-    unknown = [name for name in shapes or () if name not in known]
+    shapes = shapes or {}
+    known = [str(value.name) for value in model.graph.inputs]
+    unknown = [name for name in shapes if name not in known]
     if unknown:
-        raise ModelError(f"model {source}: has no input {', '.join(unknown)}; its inputs are {', '.join(map(str, sorted(known, key=str)))}")
+        raise ModelError(f"model {source}: has no input {', '.join(unknown)}; its inputs are {', '.join(known)}")
     changed = False
     for value in model.graph.inputs:
-        before = list(value.shape) if value.shape is not None else None
-        told = list((shapes or {}).get(str(value.name), ()))
-        if before is None or (told and len(told) != len(before)):
-            if before is not None or not told:
-                raise ModelError(f"model {source}: input {value.name} has shape {before or 'unknown'}; [model.inputs.{value.name}] says {told or 'nothing'}")
-            before = list(told)
-        fits = all(not isinstance(have, int) or not told or have == want for have, want in zip(before, told or before, strict=True))
-        if not fits:
-            raise ModelError(f"model {source}: input {value.name} has shape {before}; [model.inputs.{value.name}] shape says {told}")
-        pinned = told or [dim if isinstance(dim, int) else 1 if i == 0 else dim for i, dim in enumerate(before)]
-        if not all(isinstance(dim, int) and dim > 0 for dim in pinned):
-            raise ModelError(f"model {source}: input {value.name} has open axes {before}; pin them with [model.inputs.{value.name}] shape")
-        changed |= pinned != before
+        pinned = _pinned(value, shapes.get(str(value.name)), f"model {source}: input {value.name}")
+        changed |= value.shape is None or pinned != list(value.shape)
         value.shape = ir.Shape(pinned)
     if changed:
         for node in model.graph:
             for out in node.outputs:
                 out.shape = None
+
+
+def _pinned(value: ir.Value, told: Sequence[int] | None, where: str) -> list[int]:
+    """The shape of one input. Raises ModelError, which starts with ``where``, when it stays open or contradicts itself."""
+    key = f"[model.inputs.{value.name}] shape"
+    said = "unknown" if value.shape is None else shape_text(value.shape)
+    have: list[object] = list(told or ()) if value.shape is None else list(value.shape)
+    if value.shape is None and told is None:
+        raise ModelError(f"{where} has an unknown shape; pin it with {key}")
+    wanted = have if told is None else list(told)
+    if len(wanted) != len(have) or any(isinstance(d, int) and d != w for d, w in zip(have, wanted, strict=True)):
+        raise ModelError(f"{where} has shape {said}; {key} says {wanted}")
+    pinned = [1 if i == 0 and not isinstance(dim, int) else dim for i, dim in enumerate(wanted)]
+    sizes = [dim for dim in pinned if isinstance(dim, int)]
+    if len(sizes) != len(pinned):
+        raise ModelError(f"{where} has open axes {said}; pin them with {key}")
+    if any(size < 1 for size in sizes):
+        raise ModelError(f"{where} has shape {sizes}; every axis must be 1 or more")
+    return sizes
+
+
+def shape_text(shape: ir.Shape) -> str:
+    """A shape as a person writes it: [N, 3, ?, 32]."""
+    return f"[{', '.join(str(dim) if isinstance(dim, int) else str(dim.value or '?') for dim in shape)}]"
 
 
 def infer_shapes(model: ir.Model, source: str = "model") -> ir.Model:
@@ -140,16 +215,6 @@ def infer_shapes(model: ir.Model, source: str = "model") -> ir.Model:
         return common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model).model
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"model {source}: shapes do not fit: {_line(error)}") from error
-
-
-def _refuse_unsound_weights(graph: ir.Graph, source: str) -> None:
-    for name, value in graph.initializers.items():
-        if value.dtype is None or not value.dtype.is_floating_point() or value.const_value is None:
-            continue
-        array = value.const_value.numpy()
-        bad = int(np.size(array) - np.count_nonzero(np.isfinite(array.astype(np.float32))))
-        if bad and np.isnan(array.astype(np.float32)).any():
-            raise ModelError(f"model {source}: weight {name} has {bad} values that are not finite, of {array.size}")
 
 
 def _line(error: BaseException) -> str:

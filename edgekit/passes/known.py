@@ -1,0 +1,59 @@
+"""What a graph may hold: ops that are declared, and those that the passes rewrite into them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.errors import ModelError, UnsupportedError
+from edgekit.graph import constant
+
+REWRITTEN = frozenset({"BatchNormalization", "CastLike", "Dropout"})
+QUANTIZED = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+    "MatMulInteger", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm",
+})  # fmt: skip
+
+
+def unknown_ops(graph: ir.Graph, rewritten: frozenset[str] = frozenset()) -> list[str]:
+    """Every node whose op is not declared, one line each; one line for all when the model is quantized already."""
+    from edgekit.ops import OPS
+
+    unknown = [node for node in graph if node.domain or node.op_type not in OPS and node.op_type not in rewritten]
+    quantized = sorted({node.op_type for node in unknown if node.op_type in QUANTIZED})
+    if quantized:
+        count = sum(node.op_type in QUANTIZED for node in unknown)
+        said = f"the model is quantized already ({count} nodes of {', '.join(quantized)}); give the float model"
+        return [said, *(_said(node) for node in unknown if node.op_type not in QUANTIZED)]
+    return [_said(node) for node in unknown]
+
+
+def _said(node: ir.Node) -> str:
+    return f"node {node.name}: op {node.domain + '.' if node.domain else ''}{node.op_type} is not supported"
+
+
+def refuse_unknown(model: ir.Model) -> bool:
+    """Ensures: every op is declared or will be rewritten. Raises UnsupportedError that names every other node."""
+    problems = unknown_ops(model.graph, REWRITTEN)
+    if problems:
+        raise UnsupportedError(problems)
+    return False
+
+
+def refuse_unsound(model: ir.Model) -> bool:
+    """Ensures: constants are finite, but for the limits of a Clip. Raises ModelError that names the others.
+
+    An infinite mask (scores + -inf before a Softmax) has no integer form; a large number in its place does the same.
+    """
+    problems = []
+    for name, value in model.graph.initializers.items():
+        array = constant(value) if value.dtype is not None and value.dtype.is_floating_point() else None
+        bad = 0 if array is None else int(array.size - np.count_nonzero(np.isfinite(array)))
+        if array is None or not bad:
+            continue
+        nan = int(np.count_nonzero(np.isnan(array)))
+        if nan or not all(use.node.op_type == "Clip" and use.idx > 0 for use in value.uses()):
+            problems.append(f"{name} has {f'{nan} NaN' if nan else f'{bad} infinite'} of {array.size} values")
+    if problems:
+        raise ModelError(f"weights must be finite: {'; '.join(problems)}")
+    return False

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgekit.emitters.constants import Constants
 from edgekit.emitters.tflite_graph import Graph, Op, Tensor
 from edgekit.graph import Array, Unit, attributes, constant, dtype_of, is_float, shape_of
 from edgekit.layout import Layouts, Perm, identity
@@ -22,19 +23,18 @@ NARROW = 8  # elements: rows shorter than this are slow to transpose
 ACTIVATIONS = {(-math.inf, math.inf): "NONE", (0.0, math.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
 
 
-class Lowering:
+class Lowering(Constants):
     """Lowers unit after unit into ``graph``; between calls it holds the tensors that exist so far."""
 
     def __init__(self, plan: QuantPlan, layouts: Layouts) -> None:
         self.graph = Graph([], [], [])
-        self.plan, self.layouts = plan, layouts
+        super().__init__(plan)
+        self.layouts = layouts
         self.tensors: dict[str, Tensor] = {}
         self._moved: dict[tuple[Tensor, Perm], Tensor] = {}
         self._other: dict[tuple[str, bool], Tensor] = {}
         self._producer: dict[Tensor, Op] = {}
-        self._constants: dict[Any, Tensor] = {}
-        self._start = self._scratch = 0
-        self._stem = ""
+        self._start = 0
 
     # -- the loop calls these ---------------------------------------------------------------------------------------
 
@@ -173,40 +173,6 @@ class Lowering:
             return self.constant(item.name, item.array)
         return self._int32(np.asarray(item, np.int32))
 
-    def _int32(self, array: Array) -> Tensor:
-        key = ("int32", array.shape, array.tobytes())
-        if key not in self._constants:
-            self._constants[key] = Tensor(f"const{len(self._constants)}", array.shape, "int32", None, array)
-        return self._constants[key]
-
-    def constant(self, name: str, array: Array, perm: Perm | None = None) -> Tensor:
-        """A constant of the source model, as integers when it is planned, in the order ``perm``."""
-        perm = perm or identity(array.ndim)
-        if (name, perm) not in self._constants:
-            quant = self.plan.get(name)
-            stored = array if quant is None else numerics.quantize(array, quant)
-            stored = stored.transpose(perm)
-            if quant is not None and quant.axis is not None:
-                quant = QParams(quant.dtype, quant.scale, quant.zero_point, perm.index(quant.axis), quant.narrow)
-            self._constants[name, perm] = Tensor(name, stored.shape, str(stored.dtype), quant, stored)
-        return self._constants[name, perm]
-
-    def aligned(self, operand: Operand) -> Operand | Tensor:
-        """An operand of an element-by-element op; a constant is brought into the order of the result."""
-        if operand.array is None or operand.array.size == 1:
-            return operand
-        rank = len(self.out_perm)
-        array = operand.array.reshape((1,) * (rank - operand.array.ndim) + operand.array.shape)
-        lead = next((i for i, a in enumerate(self.out_perm) if array.shape[a] != 1), rank - 1)
-        tensor = self.constant(operand.name, array, self.out_perm)
-        trimmed = tensor.shape[lead:]
-        if tensor.quant is not None and tensor.quant.axis is not None:
-            return tensor
-        assert tensor.data is not None
-        return self._constants.setdefault(
-            (operand.name, "aligned", trimmed), Tensor(tensor.name, trimmed, tensor.dtype, tensor.quant, tensor.data.reshape(trimmed))
-        )
-
     def tensor(self, item: Any) -> Tensor:
         """The TFLite tensor behind an operand."""
         found = self._input(item)
@@ -217,63 +183,12 @@ class Lowering:
         """The same integers for values ``factor`` times as large."""
         return None if quant is None else numerics.fixed(quant.scale[0] * factor, quant.zero_point[0], quant.dtype)
 
-    def lowest(self, like: Any) -> Tensor:
-        """A constant with the smallest value of the type of ``like``, which a maximum ignores."""
-        tensor = self.tensor(like)
-        low = np.finfo(np.float32).min if tensor.quant is None else tensor.quant.limits[0]
-        return Tensor("lowest", (1,), tensor.dtype, tensor.quant, np.asarray([low], tensor.dtype))
-
-    def ones(self, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights (1, 1, 1, channels) and the bias of a depthwise convolution that copies ``like``."""
-        dtype, quant, bias = "float32", None, None
-        if like.quant is not None:
-            dtype, quant = "int8", QParams("int8", (1.0,) * channels, (0,) * channels, 3)
-            bias = QParams("int32", (like.quant.scale[0],) * channels, (0,) * channels, 0)
-        zeros = Tensor("zeros", (channels,), "float32" if bias is None else "int32", bias, np.zeros(channels, "float32" if bias is None else "int32"))
-        return Tensor("ones", (1, 1, 1, channels), dtype, quant, np.ones((1, 1, 1, channels), dtype)), zeros
-
     def temp(self, shape: Sequence[int], like: Any = None, *, dtype: str = "", quant: QParams | None = None) -> Tensor:
         self._scratch += 1
         source = self._input(like) if like is not None else None
         if source is not None and not dtype:
             dtype, quant = source.dtype, quant or source.quant
         return Tensor(f"{self._stem}/{self._scratch}", tuple(map(int, shape)), dtype, quant)
-
-    def weight(self, operand: Operand, transform: Callable[[Array], Array], axis: int | None) -> Tensor:
-        assert operand.array is not None
-        quant = self.plan.get(operand.name)
-        if quant is None:
-            data = transform(operand.array.astype(np.float32))
-            return Tensor(operand.name, data.shape, "float32", None, data)
-        data = transform(numerics.quantize(operand.array, quant))
-        if quant.axis is not None:
-            quant = QParams(quant.dtype, quant.scale, quant.zero_point, axis, quant.narrow)
-        return Tensor(operand.name, data.shape, quant.dtype, quant, data)
-
-    def bias(self, operand: Operand | None, channels: int, source: Operand, weight: Tensor) -> Tensor:
-        if operand is not None and operand.array is not None:
-            return self.constant(operand.name, operand.array)
-        if weight.quant is None or source.tensor is None or source.tensor.quant is None:
-            return Tensor("zeros", (channels,), "float32", None, np.zeros(channels, np.float32))
-        quant = numerics.bias(source.tensor.quant.scale[0], weight.quant)
-        return Tensor(f"{weight.name}/bias", (channels,), "int32", quant, np.zeros(channels, np.int32))
-
-    def number(self, values: Any, like: Any, name: str = "") -> Tensor:
-        array = np.asarray(values, np.float32)
-        source = self._input(like)
-        quant = None
-        if source is not None and source.quant is not None:
-            quant = numerics.affine(float(array.min()), float(array.max()), source.dtype)
-        data = array.astype(source.dtype if source is not None else "float32") if quant is None else numerics.quantize(array, quant)
-        self._scratch += 1
-        return Tensor(name or f"{self._stem}/const{self._scratch}", array.shape, str(data.dtype), quant, data)
-
-    def integers(self, source: Operand, values: Array) -> Tensor:
-        tensor = self._input(source)
-        assert tensor is not None
-        data = values.astype(tensor.dtype) if tensor.quant is None else numerics.quantize(values, tensor.quant)
-        self._scratch += 1
-        return Tensor(f"{self._stem}/const{self._scratch}", data.shape, tensor.dtype, tensor.quant, data)
 
     def reshape(self, source: Any, shape: Sequence[int], output: Any = None) -> Tensor:
         tensor, shape = self._input(source), tuple(map(int, shape))
@@ -315,16 +230,6 @@ class Lowering:
         for code, bound, last in (("MAXIMUM", low, high == math.inf), ("MINIMUM", high, True)):
             if abs(bound) != math.inf:
                 tensor = self.add(code, [tensor, self._filled(bound, output)], output if last else self.temp(output.shape, output))
-
-    def _filled(self, value: float, like: Tensor) -> Tensor:
-        """A scalar of the type and the scale of ``like``."""
-        data = np.asarray(value, like.dtype) if like.quant is None else numerics.quantize(np.asarray(value, np.float32), like.quant)
-        self._scratch += 1
-        return Tensor(f"{self._stem}/const{self._scratch}", (), like.dtype, like.quant, data)
-
-    @staticmethod
-    def whole() -> QParams:
-        return QParams("int32", (1.0,), (0,))
 
     def nonnegative(self, source: Operand) -> bool:
         tensor = self._input(source)

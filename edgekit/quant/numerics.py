@@ -26,7 +26,7 @@ def _along(values: tuple[Any, ...], axis: int | None, ndim: int, dtype: str) -> 
 
 def quantize(real: Array, q: QParams) -> Array:
     """Real values -> integers of ``q.dtype``: clip(round_half_even(real / scale) + zero_point)."""
-    scale = _along(q.scale, q.axis, real.ndim, "float64" if q.dtype == "int32" else "float32")
+    scale = _along(q.scale, q.axis, real.ndim, "float64" if q.dtype in ("int32", "int64") else "float32")
     zero_point = _along(q.zero_point, q.axis, real.ndim, "int64")
     low, high = q.limits
     stored = np.rint(real.astype(scale.dtype) / scale) + zero_point
@@ -60,10 +60,14 @@ def symmetric(bound: Array, axis: int | None, dtype: str = "int8") -> QParams:
     return QParams(dtype, scales, (0,) * len(scales), axis, narrow=True)
 
 
-def bias(input_scale: float, weight: QParams) -> QParams:
-    """int32 parameters of a bias: scale = input scale x weight scale, for each channel of the weight."""
-    scales = tuple(_float32(np.float64(input_scale) * s) for s in weight.scale)
-    return QParams("int32", scales, (0,) * len(scales), 0 if len(scales) > 1 else None)
+def bias(source: QParams, weight: QParams) -> QParams:
+    """Parameters of a bias: scale = input scale x weight scale, for each channel of the weight.
+
+    int32, or int64 behind 16-bit activations, whose kernels add up in 64 bits.
+    """
+    scales = tuple(_float32(np.float64(source.scale[0]) * s) for s in weight.scale)
+    dtype = "int64" if source.dtype == "int16" else "int32"
+    return QParams(dtype, scales, (0,) * len(scales), 0 if len(scales) > 1 else None)
 
 
 def fixed(scale: float, zero_point: int, dtype: str = "int8") -> QParams:

@@ -130,7 +130,7 @@ def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules) -> None:
     parameters = _weight(unit, source, out, constant(bias), rules)
     plan[str(weight.name)] = parameters
     if bias is not None and constant(bias) is not None:
-        plan[str(bias.name)] = numerics.bias(source.scale[0], parameters)
+        plan[str(bias.name)] = numerics.bias(source, parameters)
 
 
 def _at(node: ir.Node, position: int | None) -> ir.Value | None:

@@ -8,12 +8,15 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgekit.errors import EdgekitError, InputError
+
+SHOWN = 10
 
 
 def load_named(name: str, folder: Path, what: str, error: type[InputError] = InputError) -> Any:
@@ -32,16 +35,16 @@ def load_named(name: str, folder: Path, what: str, error: type[InputError] = Inp
         except (ImportError, SyntaxError) as broken:
             raise error(f"{what} {name}: {module_name} cannot be imported: {broken}") from None
     if not attribute or not hasattr(module, attribute):
-        public = ", ".join(key for key in vars(module) if not key.startswith("_"))
-        raise error(
-            f"{what} {name}: {module_name} has no {attribute or 'attribute named'!r}; it has {public or 'nothing'}"
-        )
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        public = ", ".join(get_close_matches(attribute, own) or [key for key in own if not key.startswith("_")][:SHOWN])
+        missing_name = f"has no {attribute!r}" if attribute else "is named without an attribute"
+        raise error(f"{what} {name}: {module_name} {missing_name}; it has {public or 'nothing'}")
     return getattr(module, attribute)
 
 
 @dataclass(frozen=True)
 class ForeignCode:
-    """Runs what is not edgekit's: whatever it raises, but ``passed``, becomes an ``error`` that says what and where."""
+    """Runs what is not edgekit's: what it raises, but ``passed``, becomes an ``error`` that names the first cause."""
 
     what: str
     error: type[InputError]
@@ -51,9 +54,13 @@ class ForeignCode:
         pass
 
     def __exit__(self, kind: object, raised: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(raised, Exception) and not isinstance(raised, (EdgekitError, *self.passed)):
-            said = " ".join(str(raised).split())[:300]
-            raise self.error(f"{self.what}: {type(raised).__name__}{': ' * bool(said)}{said}{_where(trace)}") from raised
+        if isinstance(raised, (Exception, SystemExit)) and not isinstance(raised, (EdgekitError, *self.passed)):
+            root = raised
+            while root.__cause__ is not None:
+                root = root.__cause__
+            said = next((line.strip() for line in str(root).splitlines() if line.strip()), "")[:300]
+            where = _where(root.__traceback__) or _where(trace)
+            raise self.error(f"{self.what}: {type(root).__name__}{': ' * bool(said)}{said}{where}") from raised
 
 
 def _where(trace: TracebackType | None) -> str:

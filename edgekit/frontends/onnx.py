@@ -153,6 +153,7 @@ def finish(model: ir.Model, source: str, shapes: Shapes | None) -> ir.Model:
             graph.inputs.remove(value)
     if not graph.inputs or not graph.outputs:
         raise ModelError(f"model {source}: has no {'inputs' if not graph.inputs else 'outputs'}")
+    _own_outputs(graph)
     _pin(model, source, shapes)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.NameFixPass()(model)
@@ -165,6 +166,19 @@ def finish(model: ir.Model, source: str, shapes: Shapes | None) -> ir.Model:
         node.metadata_props.clear()
         node.doc_string = None
     return infer_shapes(model, source)
+
+
+def _own_outputs(graph: ir.Graph) -> None:
+    """Give an output that is listed again a tensor and a name of its own."""
+    seen: set[ir.Value] = set()
+    for i, value in enumerate(list(graph.outputs)):
+        if value in seen:
+            copy = ir.Node("", "Identity", [value])
+            out = copy.outputs[0]
+            out.name, out.shape, out.type = f"{value.name}.{i}", value.shape, value.type
+            graph.append(copy)
+            graph.outputs[i] = out
+        seen.add(value)
 
 
 def _pin(model: ir.Model, source: str, shapes: Shapes | None) -> None:

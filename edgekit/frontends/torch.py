@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,9 +23,11 @@ from edgekit.errors import ModelError
 from edgekit.frontends import Loaded
 from edgekit.frontends.onnx import finish
 from edgekit.graph import OPSET
-from edgekit.named import load_named
+from edgekit.named import ForeignCode, load_named
 
 Shapes = Mapping[str, Sequence[int]]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def load_callable(source: str, weights: Path | None, shapes: Shapes | None, folder: Path) -> Loaded:
@@ -33,23 +37,14 @@ def load_callable(source: str, weights: Path | None, shapes: Shapes | None, fold
     made = _call(source, folder)
     module, examples = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
-        raise ModelError(f"model {source}: returned {type(module).__name__}; expected an nn.Module or (module, example_inputs)")
+        raise ModelError(
+            f"model {source}: returned {type(module).__name__}; expected an nn.Module or (module, example_inputs)"
+        )
     if weights is not None:
         _load_weights(module, weights)
     module.eval()
-    if examples is None:
-        if not shapes:
-            raise ModelError(f"model {source}: no example inputs; give [model.inputs.NAME] shape, or return (module, example_inputs)")
-        examples = tuple(torch.zeros(*shape) for shape in shapes.values())
-    examples = examples if isinstance(examples, tuple) else tuple(examples) if isinstance(examples, list) else (examples,)
-    with _quiet():
-        try:
-            program = torch.onnx.export(module, examples, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise ModelError(f"model {source}: torch cannot export it: {_first_line(error)}") from error
-    if program is None:
-        raise ModelError(f"model {source}: torch exported nothing")
-    return _loaded(module, finish(_named(program.model, shapes), source, None))
+    arguments = _arguments(source, examples, shapes)
+    return _exported(module, arguments, f"model {source}", shapes, module)
 
 
 def load_program(path: Path, shapes: Shapes | None) -> Loaded:
@@ -57,31 +52,84 @@ def load_program(path: Path, shapes: Shapes | None) -> Loaded:
     import torch
 
     if not path.is_file():
-        raise ModelError(f"model {path}: no such file")
-    with _quiet():
-        try:
-            exported = torch.export.load(path)
-            program = torch.onnx.export(exported, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
-        except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
-            raise ModelError(f"model {path}: not a torch.export program: {_first_line(error)}") from error
-    if program is None:
-        raise ModelError(f"model {path}: torch exported nothing")
-    return _loaded(exported.module(), finish(_named(program.model, shapes), str(path), shapes))
+        raise ModelError(f"model {path}: {'is a folder' if path.is_dir() else 'no such file'}")
+    with _quiet(), _tensors_only(path), ForeignCode(f"model {path}: not a sound torch.export program", ModelError):
+        program = torch.export.load(path)
+        module = program.module()
+    if program.example_inputs is None:
+        raise ModelError(f"model {path}: was saved without its example inputs; save it again with torch.export.save")
+    return _exported(program, program.example_inputs, f"model {path}", shapes, module)
 
 
-def _loaded(module: Any, model: ir.Model) -> Loaded:
-    """The graph with the module that it came from; the module takes the graph's inputs in order."""
+def _exported(what: Any, arguments: Arguments, said: str, shapes: Shapes | None, module: Any) -> Loaded:
+    """The ONNX graph of a module or program, and the module that runs the original."""
     import torch
 
-    names = [str(value.name) for value in model.graph.inputs]
+    given = {} if isinstance(what, torch.export.ExportedProgram) else {"args": arguments[0], "kwargs": arguments[1]}
+    with _quiet(), ForeignCode(f"{said}: torch cannot export it", ModelError):
+        exported = torch.onnx.export(
+            what, **given, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
+        )
+    if exported is None:
+        raise ModelError(f"{said}: torch exported nothing")
+    model = finish(_named(exported.model, shapes), said.removeprefix("model "), shapes)
+    return Loaded(model, _runner(module, arguments, [str(value.name) for value in model.graph.inputs]))
+
+
+def _runner(module: Any, arguments: Arguments, names: list[str]) -> Callable[[Mapping[str, Any]], list[Any]]:
+    """The original module over inputs by name; they fill the places of the example inputs in order."""
+    import torch
+
+    tree = torch.utils._pytree
+    leaves, places = tree.tree_flatten(arguments)
 
     def run(inputs: Mapping[str, Any]) -> list[Any]:
+        filled = [torch.tensor(inputs[name], dtype=leaf.dtype) for name, leaf in zip(names, leaves, strict=True)]
+        args, kwargs = tree.tree_unflatten(filled, places)
         with torch.no_grad():
-            result = module(*(torch.from_numpy(inputs[name].copy()) for name in names))
-        leaves = torch.utils._pytree.tree_leaves(result)
-        return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+            results = tree.tree_leaves(module(*args, **kwargs))
+        found = [leaf for leaf in results if isinstance(leaf, torch.Tensor)]
+        return [(leaf.float() if leaf.is_floating_point() else leaf).numpy() for leaf in found]
 
-    return Loaded(model, run)
+    return run
+
+
+def _arguments(source: str, examples: Any, shapes: Shapes | None) -> Arguments:
+    """The example inputs as (positional, named); zeros of the declared shapes when there are none."""
+    import torch
+
+    if examples is None:
+        if not shapes:
+            raise ModelError(
+                f"model {source}: no example inputs; give [model.inputs.NAME] shape, or return (module, example_inputs)"
+            )
+        return tuple(torch.zeros(*shape) for shape in shapes.values()), {}
+    named = dict(examples) if isinstance(examples, Mapping) else {}
+    placed = () if named else tuple(examples) if isinstance(examples, (tuple, list)) else (examples,)
+    strangers = [leaf for leaf in torch.utils._pytree.tree_leaves((placed, named)) if not isinstance(leaf, torch.Tensor)]
+    if strangers:
+        raise ModelError(f"model {source}: an example input is of type {type(strangers[0]).__name__}; expected tensors")
+    return placed, named
+
+
+@contextlib.contextmanager
+def _tensors_only(path: Path) -> Iterator[None]:
+    """Lets ``torch.export.load`` read tensors, but no pickled objects, which could run code. Raises ModelError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            objects = [name for name in archive.namelist() if "custom_obj" in name or "opaque_obj" in name]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ModelError(f"model {path}: not a torch.export program, truncated or corrupt ({error})") from error
+    if objects:
+        raise ModelError(f"model {path}: holds pickled objects ({objects[0]}), which can run code and are refused")
+    before = os.environ.get(WEIGHTS_ONLY)
+    os.environ[WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(WEIGHTS_ONLY)
+        if before is not None:
+            os.environ[WEIGHTS_ONLY] = before
 
 
 def _named(model: ir.Model, shapes: Shapes | None) -> ir.Model:
@@ -97,10 +145,8 @@ def _call(source: str, folder: Path) -> Any:
     function = load_named(source, folder, "model", ModelError)
     if not callable(function):
         raise ModelError(f"model {source}: is a {type(function).__name__}; expected a callable that returns an nn.Module")
-    try:
+    with ForeignCode(f"model {source}", ModelError):
         return function()
-    except Exception as error:  # the user's own code can raise anything
-        raise ModelError(f"model {source}: raised {type(error).__name__}: {_first_line(error)}") from error
 
 
 def _load_weights(module: Any, path: Path) -> None:
@@ -135,16 +181,19 @@ def _load_weights(module: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter (missing torchvision, progress lines) from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep the exporter's chatter (missing torchvision, progress lines, dumps of graphs) from the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def _first_line(error: BaseException) -> str:

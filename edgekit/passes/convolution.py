@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgekit.errors import ModelError
 from edgekit.graph import Array, attributes, constant, shape_of
 from edgekit.passes.rewrite import add_constant, drop, make, make_private, put_in_place, single_reader
 
@@ -24,7 +25,10 @@ def fold_batch_norm(model: ir.Model) -> bool:
         if any(p is None for p in parameters):
             continue
         gamma, beta, mean, var = (np.asarray(p, np.float64) for p in parameters)
-        factor = gamma / np.sqrt(var + float(attributes(node).get("epsilon", 1e-5)))
+        spread = var + float(attributes(node).get("epsilon", 1e-5))
+        if spread.min(initial=1.0) <= 0:
+            raise ModelError(f"node {node.name}: BatchNormalization with a variance of {var.min():g}; it cannot be below zero")
+        factor = gamma / np.sqrt(spread)
         offset = beta - mean * factor
         before = node.inputs[0].producer() if node.inputs[0] is not None else None
         if before is not None and before.op_type in CHANNELS and _foldable(before):

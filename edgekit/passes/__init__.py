@@ -1,18 +1,19 @@
 """The ordered list of graph -> graph steps that every model goes through before calibration.
 
-Each step is ``model -> changed`` and says in its docstring what it ensures. After ``prepare`` the graph is frozen:
-plans, artifacts and reports speak of its tensors by name.
+Each step is ``model -> changed`` and says in its docstring what it ensures and what it refuses. After ``prepare`` the
+graph is frozen: plans, artifacts and reports speak of its tensors by name.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgekit.passes import canonical, constants, convolution, shuffle
+from edgekit.passes import canonical, constants, convolution, known, shuffle
 from edgekit.passes.rewrite import Pass
 
 PASSES: tuple[Pass, ...] = (
     constants.fold_constants,
+    known.refuse_unknown,
     constants.remove_idle_nodes,
     canonical.simplify_powers,
     canonical.divide_by_multiplying,
@@ -25,6 +26,7 @@ PASSES: tuple[Pass, ...] = (
     canonical.own_biases,
     canonical.lone_concat_inputs,
     constants.remove_unused,
+    known.refuse_unsound,
 )
 
 

@@ -69,14 +69,14 @@ class Constants(ABC):
         assert operand.array is not None
         return self._stored(operand.name, operand.array, transform, axis)
 
-    def aligned(self, operand: Operand) -> Operand | Tensor:
-        """An operand of an element-by-element op; a constant is brought into the order of the result."""
+    def aligned(self, operand: Operand, trim: bool = True) -> Operand | Tensor:
+        """An operand of an op whose tensors share one order; ``trim`` drops a constant's leading axes of length 1."""
         if operand.array is None or operand.array.size == 1:
             return operand
         rank = len(self.out_perm)
         array = operand.array.reshape((1,) * (rank - operand.array.ndim) + operand.array.shape)
-        lead = next((i for i, a in enumerate(self.out_perm) if array.shape[a] != 1), rank - 1)
-        key = (operand.name, "aligned", self.out_perm)
+        lead = next((i for i, a in enumerate(self.out_perm) if array.shape[a] != 1), rank - 1) if trim else 0
+        key = (operand.name, "aligned", self.out_perm, trim)
         if key not in self._constants:
             shape = tuple(array.shape[a] for a in self.out_perm)[lead:]
             self._constants[key] = self._stored(operand.name, array, lambda a: a.transpose(self.out_perm).reshape(shape), None)

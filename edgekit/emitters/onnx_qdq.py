@@ -8,7 +8,7 @@ only where the limits of the integers do not clip as it does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,13 @@ from onnx_ir import convenience
 from edgekit.contract import Contract, Port
 from edgekit.emitters import Artifact
 from edgekit.emitters.metadata import describe
+from edgekit.emitters.onnx_dynamic import quantize_at_run_time
 from edgekit.graph import Array, Unit, constant, dtype_of, shape_of, units
 from edgekit.layout import identity
-from edgekit.passes.rewrite import add_constant, drop
+from edgekit.passes.rewrite import add_constant, drop, make
 from edgekit.quant import numerics
 from edgekit.quant.kernels import inputs_of
-from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.quant.plan import HALF, QParams, QuantPlan
 from edgekit.reference import serialize
 
 PRODUCER = "edgekit"
@@ -52,7 +53,8 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
     )
     writer = _Writer(graph, plan, options.activations)
     for unit in units(graph):
-        writer.unit(unit)
+        if not quantize_at_run_time(graph, unit, plan):
+            writer.unit(unit)
     for value in graph.inputs:
         writer.value(value)
     writer.constants()
@@ -118,22 +120,32 @@ class _Writer:
         value.name, real.name = f"{name}/raw", name
 
     def constants(self) -> None:
-        """Constants as integers behind a DequantizeLinear."""
+        """Constants as the plan stores them, behind what makes them real again."""
         for value in self._planned_constants:
-            q, name = self._plan[str(value.name)], str(value.name)
-            if name in self._activation_constants:
-                q = self._stored(q)
-            array = numerics.quantize(np.asarray(constant(value)), q)
-            uses = [(use.node, use.idx) for use in value.uses()]
+            name, uses = str(value.name), [(use.node, use.idx) for use in value.uses()]
             if not uses:
+                self._graph.initializers.pop(name, None)
                 continue
-            stored = add_constant(self._graph, f"{name}/int", array)
-            node = self._node("DequantizeLinear", stored, q, f"{name}/dequantize")
+            q = self._plan[name]
+            node = self._widened(value) if q.dtype == HALF else self._dequantized(value, q)
             node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
             for reader, position in uses:
                 reader.replace_input_with(position, node.outputs[0])
             self._graph.insert_before(self._graph[0], node)
             del self._graph.initializers[name]
+
+    def _dequantized(self, value: ir.Value, q: QParams) -> ir.Node:
+        name = str(value.name)
+        if name in self._activation_constants:
+            q = self._stored(q)
+        if q.dtype == "int64":  # ONNX adds up in 32 bits
+            q = replace(q, dtype="int32")
+        stored = add_constant(self._graph, f"{name}/int", numerics.quantize(np.asarray(constant(value)), q))
+        return self._node("DequantizeLinear", stored, q, f"{name}/dequantize")
+
+    def _widened(self, value: ir.Value) -> ir.Node:
+        stored = add_constant(self._graph, f"{value.name}/{HALF}", np.asarray(constant(value)).astype(HALF))
+        return make("Cast", [stored], value, f"{value.name}/widen", to=int(ir.DataType.FLOAT))
 
     def _stored(self, q: QParams) -> QParams:
         return numerics.as_unsigned(q) if self._unsigned and q.dtype == "int8" else q

@@ -65,8 +65,8 @@ class Tfl(Protocol):
     def tensor(self, item: Any) -> Tensor:
         """The TFLite tensor behind an operand."""
 
-    def aligned(self, operand: Operand) -> Any:
-        """An operand of an element-by-element op; a constant is brought into the order of the result."""
+    def aligned(self, operand: Operand, trim: bool = True) -> Any:
+        """An operand of an op whose tensors share one order; ``trim`` drops a constant's leading axes of length 1."""
 
     def scaled(self, quant: QParams | None, factor: float) -> QParams | None:
         """The same integers for values ``factor`` times as large."""

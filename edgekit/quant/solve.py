@@ -30,7 +30,6 @@ EVERYTHING, NOTHING = (-math.inf, math.inf), (math.inf, -math.inf)
 class Rules:
     """What a target asks of the plan."""
 
-    activations: str = "int8"
     per_channel_fully_connected: bool = True
     float_nodes: frozenset[str] = frozenset()
 
@@ -52,21 +51,23 @@ class Groups:
         self._parent[self.find(b)] = self.find(a)
 
 
-def solve(model: ir.Model, ranges: Mapping[str, Range], rules: Rules | None = None) -> QuantPlan:
-    """The plan for a prepared model, given the range of each of its activations.
+def solve(
+    model: ir.Model, ranges: Mapping[str, Range], rules: Rules | None = None, activations: str = "int8"
+) -> QuantPlan:
+    """The plan for a prepared model, given the range of each of its activations, which become int8 or int16.
 
     Only what an integer kernel reads or gives is planned.
     """
     rules = rules or Rules()
     integer = [u for u in units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
     read = {name for unit in integer for name in activations_of(unit)}
-    plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, rules)
+    plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, activations)
     for unit in integer:
-        _constants(unit, plan, rules)
+        _constants(unit, plan, rules, activations)
     return QuantPlan(plan, rules.float_nodes)
 
 
-def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], rules: Rules) -> dict[str, QParams]:
+def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], dtype: str) -> dict[str, QParams]:
     groups, fixed = Groups(), dict[str, QParams]()
     copies: list[tuple[str, str]] = []
     for unit in graph_units:
@@ -77,7 +78,7 @@ def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], rules: Ru
             for name in names[1:]:
                 groups.join(names[0], name)
         elif quant.fixed is not None:
-            fixed |= {name: numerics.fixed(*quant.fixed, rules.activations) for name in outs}
+            fixed |= {name: numerics.fixed(*quant.fixed, dtype) for name in outs}
         elif unit.node.op_type == "Identity" and outs:
             copies.append((str(unit.node.inputs[0].name), outs[0]))  # type: ignore[union-attr]
     hulls = _hulls(groups, ranges)
@@ -89,7 +90,7 @@ def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], rules: Ru
             groups.join(source, copy)
             hulls[groups.find(source)] = (low, high)
     return {
-        name: pinned.get(groups.find(name)) or numerics.affine(*hulls[groups.find(name)], rules.activations) for name in ranges
+        name: pinned.get(groups.find(name)) or numerics.affine(*hulls[groups.find(name)], dtype) for name in ranges
     }
 
 
@@ -112,7 +113,7 @@ def _merged(groups: Groups, hulls: dict[str, Range], pinned: dict[str, QParams],
     return (low, high) if high - low <= WIDEST_MERGE * narrowest else NOTHING
 
 
-def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules) -> None:
+def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -> None:
     """Quantize the constants of a unit whose result is in the plan."""
     node, quant = unit.node, OPS[unit.node.op_type].quant
     out = plan.get(str(unit.outputs[0].name))
@@ -122,7 +123,7 @@ def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules) -> None:
         array = constant(value)
         if array is not None:
             shared = quant.scale is Scale.SHARED
-            plan[str(value.name)] = out if shared else numerics.affine(float(array.min()), float(array.max()), rules.activations)
+            plan[str(value.name)] = out if shared else numerics.affine(float(array.min()), float(array.max()), dtype)
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
     weight, bias = constant_weight(unit), _at(node, quant.bias)
     if weight is None or source is None:

@@ -1,0 +1,95 @@
+"""Precisions: what a whole model is stored and computed in. Each is a plan; the emitters know nothing of their names.
+
+float32         nothing is planned
+float16         constants in half precision, widened where they are read; arithmetic stays float32
+dynamic-int8    weights int8 per output channel; activations stay real, and a runtime that can quantizes them as it runs
+int8            weights and activations int8 from calibrated ranges (``solve``)
+int16x8         weights int8, activations int16
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.graph import constant, is_float, units
+from edgekit.ops import OPS
+from edgekit.quant import numerics
+from edgekit.quant.kernels import constant_weight, inputs_of
+from edgekit.quant.plan import HALF, QParams, QuantPlan
+from edgekit.quant.ranges import Range
+from edgekit.quant.solve import Rules, solve
+
+STATIC = {"int8": "int8", "int16x8": "int16"}  # precision -> activations
+PRECISIONS = ("float32", "float16", "dynamic-int8", *STATIC)
+SMALLEST_HALF = 16  # elements: below, the conversion costs more than it saves
+SMALLEST_DYNAMIC = 1024
+DYNAMIC = ("Conv", "Gemm", "MatMul")  # what the runtimes have kernels for with int8 weights and real activations
+
+
+def needs_calibration(precision: str) -> bool:
+    """Whether a precision is drawn from calibrated ranges."""
+    return precision in STATIC
+
+
+def plan_for(model: ir.Model, precision: str, ranges: Mapping[str, Range], rules: Rules) -> QuantPlan:
+    """The plan of a precision (a name of ``PRECISIONS``) for a prepared model."""
+    if precision == "float16":
+        return QuantPlan(_halves(model))
+    if precision == "dynamic-int8":
+        return QuantPlan(_weights(model, rules))
+    if precision in STATIC:
+        return solve(model, ranges, rules, STATIC[precision])
+    return QuantPlan({})
+
+
+def attends(model: ir.Model) -> bool:
+    """Whether a model has attention: a product of two computed tensors that went through a Softmax."""
+    for node in model.graph:
+        products = [use.node for out in node.outputs for use in out.uses()] if node.op_type == "Softmax" else []
+        if any(n.op_type == "MatMul" and all(constant(v) is None for v in n.inputs) for n in products):
+            return True
+    return False
+
+
+def default_precision(model: ir.Model, available: tuple[str, ...]) -> str:
+    """The precision of a target's first choice; dynamic-int8 for attention where the target has it.
+
+    In full int8 attention loses more signal than it gains speed: LayerNormalization, Softmax and the products between
+    them compute faster on real numbers, and the weights are nearly all in fully-connected layers.
+    """
+    if "dynamic-int8" in available and available[0] == "int8" and attends(model):
+        return "dynamic-int8"
+    return available[0]
+
+
+def _halves(model: ir.Model) -> dict[str, QParams]:
+    """Constants that an op reads as weight, bias or activation, large enough, within the range of half precision."""
+    found = {}
+    for unit in units(model.graph):
+        quant = OPS[unit.node.op_type].quant
+        bias = unit.node.inputs[quant.bias] if quant.bias is not None and quant.bias < len(unit.node.inputs) else None
+        for value in (*inputs_of(unit), constant_weight(unit), bias):
+            array = constant(value)
+            if value is None or array is None or not is_float(value) or array.size < SMALLEST_HALF:
+                continue
+            if float(np.abs(array).max()) < float(np.finfo(HALF).max):
+                found[str(value.name)] = QParams(HALF, (), ())
+    return found
+
+
+def _weights(model: ir.Model, rules: Rules) -> dict[str, QParams]:
+    found = {}
+    for unit in units(model.graph):
+        weight = constant_weight(unit)
+        array = constant(weight)
+        if weight is None or array is None or unit.node.op_type not in DYNAMIC or array.size < SMALLEST_DYNAMIC or array.ndim < 2:
+            continue
+        if unit.node.name in rules.float_nodes:
+            continue
+        axis = OPS[unit.node.op_type].quant.channel_axis
+        bound = np.abs(array).max(axis=tuple(i for i in range(array.ndim) if i != axis))
+        found[str(weight.name)] = numerics.symmetric(bound, axis)
+    return found

@@ -55,7 +55,7 @@ class ForeignCode:
 
     def __exit__(self, kind: object, raised: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(raised, (Exception, SystemExit)) and not isinstance(raised, (EdgekitError, *self.passed)):
-            root = raised
+            root: BaseException = raised
             while root.__cause__ is not None:
                 root = root.__cause__
             said = next((line.strip() for line in str(root).splitlines() if line.strip()), "")[:300]
@@ -66,7 +66,8 @@ class ForeignCode:
 def _where(trace: TracebackType | None) -> str:
     """The innermost line of code that is neither edgekit's nor a library's."""
     own = str(Path(__file__).parent)
-    frames = [f for f in traceback.extract_tb(trace) if not f.filename.startswith((own, "<")) and not _library(f.filename)]
+    frames = [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith((own, "<"))]
+    frames = [frame for frame in frames if not _library(frame.filename)]
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 

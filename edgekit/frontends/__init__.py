@@ -25,12 +25,16 @@ class Loaded:
     run: Callable[[Mapping[str, Any]], list[Any]]
 
 
-def load_graph(source: str, weights: Path | None = None, shapes: Shapes | None = None, folder: Path | None = None) -> ir.Model:
+def load_graph(
+    source: str, weights: Path | None = None, shapes: Shapes | None = None, folder: Path | None = None
+) -> ir.Model:
     """The graph of ``load_source``."""
     return load_source(source, weights, shapes, folder).model
 
 
-def load_source(source: str, weights: Path | None = None, shapes: Shapes | None = None, folder: Path | None = None) -> Loaded:
+def load_source(
+    source: str, weights: Path | None = None, shapes: Shapes | None = None, folder: Path | None = None
+) -> Loaded:
     """Load a model as a graph at edgekit's opset, with fixed shapes and sound weights, and the original beside it.
 
     ``source`` is ``file.onnx``, ``file.pt2`` or ``package.module:callable`` (found from ``folder`` too); ``weights`` a
@@ -58,4 +62,4 @@ def load_source(source: str, weights: Path | None = None, shapes: Shapes | None 
 
 def _no_weights(source: str, weights: Path | None) -> None:
     if weights is not None:
-        raise ModelError(f"model {source}: holds its own weights; [model] weights goes with package.module:callable only")
+        raise ModelError(f"model {source}: holds its own weights; [model] weights is for package.module:callable")

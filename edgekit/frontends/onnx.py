@@ -32,7 +32,7 @@ def load(path: Path, shapes: Shapes | None = None) -> Loaded:
     Raises ModelError when it is not one, and UnsupportedError when it has ops that ONNX does not know.
     """
     source = str(path)
-    proto = _checked(_read(path), source)
+    proto = _checked(_shaped(_read(path), source, shapes or {}), source)
     model = ir.from_proto(proto)
     if widen(model):
         proto = ir.to_proto(model)
@@ -50,6 +50,26 @@ def _read(path: Path) -> onnx.ModelProto:
     if not proto.graph.node:
         raise ModelError(f"model {path}: not an ONNX file, or one without a single node")
     return proto
+
+
+def _shaped(proto: onnx.ModelProto, source: str, shapes: Shapes) -> onnx.ModelProto:
+    """The model with a shape for every input and output, as ONNX demands. Raises ModelError when one is not known."""
+    held = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") or not value.type.HasField("tensor_type") or value.name in held:
+            continue
+        if value.name not in shapes:
+            raise ModelError(_unknown_shape(f"model {source}: input {value.name}", value.name))
+        for size in shapes[value.name]:
+            tensor.shape.dim.add().dim_value = size
+    if all(value.type.tensor_type.HasField("shape") for value in proto.graph.output):
+        return proto
+    return onnx.shape_inference.infer_shapes(proto)
+
+
+def _unknown_shape(where: str, name: str | None) -> str:
+    return f"{where} has an unknown shape; pin it with [model.inputs.{name}] shape"
 
 
 def _checked(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
@@ -70,7 +90,7 @@ def _checked(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
 
 
 def _runnable(proto: onnx.ModelProto) -> bytes:
-    """The model as ONNX Runtime takes it: it refuses a name that two nodes have, and crashes on an unnamed part of a Split."""
+    """What ONNX Runtime takes: it refuses two nodes of one name, and crashes on an unnamed part of a Split."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     for i, node in enumerate(copy.graph.node):
@@ -78,7 +98,8 @@ def _runnable(proto: onnx.ModelProto) -> bytes:
         for j, name in enumerate(node.output):
             if node.op_type == "Split" and not name:
                 node.output[j] = f"unused.{i}.{j}"
-    return copy.SerializeToString()
+    data: bytes = copy.SerializeToString()
+    return data
 
 
 class _Original:
@@ -103,12 +124,13 @@ class _Original:
 def _at_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
     version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
     if version < OLDEST:
-        raise ModelError(f"model {source}: opset {version}; {OLDEST} and later are supported; export it again with a newer opset")
+        raise ModelError(f"model {source}: opset {version}; {OLDEST} and later are supported; export it anew")
     if version < OPSET:
         try:
             return onnx.version_converter.convert_version(proto, OPSET)
         except (RuntimeError, onnx.version_converter.ConvertError) as error:
-            raise ModelError(f"model {source}: opset {version} cannot be converted to {OPSET}: {_line(error)}") from error
+            said = f"model {source}: opset {version} cannot be converted to {OPSET}"
+            raise ModelError(f"{said}: {_line(error)}") from error
     if version > OPSET:
         _lower_opset(proto, version, source)
     return proto
@@ -124,7 +146,8 @@ def _lower_opset(proto: onnx.ModelProto, version: int, source: str) -> None:
         if node.domain in ("", "ai.onnx") and not _known_form(node, version):
             changed.add(node.op_type)
     if changed:
-        raise ModelError(f"model {source}: opset {version} has {', '.join(sorted(changed))} in a form that opset {OPSET} lacks")
+        names = ", ".join(sorted(changed))
+        raise ModelError(f"model {source}: opset {version} has {names} in a form that opset {OPSET} lacks")
     for entry in proto.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = OPSET
@@ -200,12 +223,11 @@ def _pin(model: ir.Model, source: str, shapes: Shapes | None) -> None:
 
 
 def _pinned(value: ir.Value, told: Sequence[int] | None, where: str) -> list[int]:
-    """The shape of one input. Raises ModelError, which starts with ``where``, when it stays open or contradicts itself."""
+    """The shape of one input. Raises ModelError, which starts with ``where``, when it stays open or is contradicted."""
     key = f"[model.inputs.{value.name}] shape"
-    said = "unknown" if value.shape is None else shape_text(value.shape)
-    have: list[object] = list(told or ()) if value.shape is None else list(value.shape)
-    if value.shape is None and told is None:
-        raise ModelError(f"{where} has an unknown shape; pin it with {key}")
+    if value.shape is None:
+        raise ModelError(_unknown_shape(where, value.name))
+    have, said = list(value.shape), shape_text(value.shape)
     wanted = have if told is None else list(told)
     if len(wanted) != len(have) or any(isinstance(d, int) and d != w for d, w in zip(have, wanted, strict=True)):
         raise ModelError(f"{where} has shape {said}; {key} says {wanted}")

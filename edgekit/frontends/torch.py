@@ -65,11 +65,11 @@ def _exported(what: Any, arguments: Arguments, said: str, shapes: Shapes | None,
     """The ONNX graph of a module or program, and the module that runs the original."""
     import torch
 
-    given = {} if isinstance(what, torch.export.ExportedProgram) else {"args": arguments[0], "kwargs": arguments[1]}
+    given: dict[str, Any] = {"dynamo": True, "optimize": False, "verbose": False, "opset_version": OPSET}
+    if not isinstance(what, torch.export.ExportedProgram):
+        given |= {"args": arguments[0], "kwargs": arguments[1]}
     with _quiet(), ForeignCode(f"{said}: torch cannot export it", ModelError):
-        exported = torch.onnx.export(
-            what, **given, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
-        )
+        exported = torch.onnx.export(what, **given)
     if exported is None:
         raise ModelError(f"{said}: torch exported nothing")
     model = finish(_named(exported.model, shapes), said.removeprefix("model "), shapes)
@@ -106,9 +106,9 @@ def _arguments(source: str, examples: Any, shapes: Shapes | None) -> Arguments:
         return tuple(torch.zeros(*shape) for shape in shapes.values()), {}
     named = dict(examples) if isinstance(examples, Mapping) else {}
     placed = () if named else tuple(examples) if isinstance(examples, (tuple, list)) else (examples,)
-    strangers = [leaf for leaf in torch.utils._pytree.tree_leaves((placed, named)) if not isinstance(leaf, torch.Tensor)]
-    if strangers:
-        raise ModelError(f"model {source}: an example input is of type {type(strangers[0]).__name__}; expected tensors")
+    for leaf in torch.utils._pytree.tree_leaves((placed, named)):
+        if not isinstance(leaf, torch.Tensor):
+            raise ModelError(f"model {source}: an example input is of type {type(leaf).__name__}; expected tensors")
     return placed, named
 
 
@@ -144,7 +144,7 @@ def _named(model: ir.Model, shapes: Shapes | None) -> ir.Model:
 def _call(source: str, folder: Path) -> Any:
     function = load_named(source, folder, "model", ModelError)
     if not callable(function):
-        raise ModelError(f"model {source}: is a {type(function).__name__}; expected a callable that returns an nn.Module")
+        raise ModelError(f"model {source}: is of type {type(function).__name__}, and cannot be called for an nn.Module")
     with ForeignCode(f"model {source}", ModelError):
         return function()
 
@@ -157,7 +157,10 @@ def _load_weights(module: Any, path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"weights {path}: no such file")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ModelError(
             f"weights {path}: not safetensors or a plain state_dict ({_first_line(error)}); save with "
@@ -173,7 +176,8 @@ def _load_weights(module: Any, path: Path) -> None:
         for name in wanted
         if name in state and state[name].shape != wanted[name].shape
     ]
-    problems = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown) + shapes
+    named = {"missing": missing, "unknown": unknown}
+    problems = [f"{kind} {', '.join(names)}" for kind, names in named.items() if names] + shapes
     if problems:
         raise ModelError(f"weights {path}: do not fit the model: {'; '.join(problems)}")
     module.load_state_dict(state, strict=False)

@@ -29,7 +29,7 @@ def _value(value: ir.Value) -> bool:
     return True
 
 
-def _tensor(tensor: ir.TensorProtocol) -> ir.Tensor:
+def _tensor(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     with np.errstate(over="ignore"):
         return ir.tensor(tensor.numpy().astype(np.float32), name=tensor.name)
 

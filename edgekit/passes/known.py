@@ -19,7 +19,7 @@ def unknown_ops(graph: ir.Graph, rewritten: frozenset[str] = frozenset()) -> lis
     """Every node whose op is not declared, one line each; one line for all when the model is quantized already."""
     from edgekit.ops import OPS
 
-    unknown = [node for node in graph if node.domain or node.op_type not in OPS and node.op_type not in rewritten]
+    unknown = [node for node in graph if node.domain or node.op_type not in rewritten.union(OPS)]
     quantized = sorted({node.op_type for node in unknown if node.op_type in QUANTIZED})
     if quantized:
         count = sum(node.op_type in QUANTIZED for node in unknown)

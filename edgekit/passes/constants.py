@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
+from onnx_ir import convenience
 
 from edgekit.graph import attributes, constant, shape_of
-from edgekit.passes.rewrite import drop, put_in_place
+from edgekit.passes.rewrite import add_constant, drop, put_in_place
 
 LARGEST = 1 << 26
 
@@ -19,6 +20,14 @@ def fold_constants(model: ir.Model) -> bool:
     optimizer.fold_constants(model, input_size_limit=LARGEST, output_size_limit=LARGEST)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.LiftSubgraphInitializersToMainGraphPass()(model)
+    for i, value in enumerate(list(model.graph.outputs)):
+        producer = value.producer()
+        if producer is not None and producer.op_type == "Constant":
+            name, value.name = str(value.name), f"{value.name}/constant"
+            (array,) = attributes(producer).values()
+            model.graph.outputs[i] = add_constant(model.graph, name, np.asarray(array, value.dtype.numpy() if value.dtype else None))
+            convenience.replace_all_uses_with(value, model.graph.outputs[i])
+            drop(model.graph, producer)
     return True
 
 

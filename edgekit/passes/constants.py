@@ -24,8 +24,9 @@ def fold_constants(model: ir.Model) -> bool:
         producer = value.producer()
         if producer is not None and producer.op_type == "Constant":
             name, value.name = str(value.name), f"{value.name}/constant"
-            (array,) = attributes(producer).values()
-            model.graph.outputs[i] = add_constant(model.graph, name, np.asarray(array, value.dtype.numpy() if value.dtype else None))
+            (held,) = attributes(producer).values()
+            array = np.asarray(held, value.dtype.numpy() if value.dtype is not None else None)
+            model.graph.outputs[i] = add_constant(model.graph, name, array)
             convenience.replace_all_uses_with(value, model.graph.outputs[i])
             drop(model.graph, producer)
     return True
@@ -38,7 +39,7 @@ def remove_unused(model: ir.Model) -> bool:
 
 
 def remove_idle_nodes(model: ir.Model) -> bool:
-    """Drop nodes that change nothing: Identity, Dropout, casts to the same type, empty pads, reshapes to the same shape."""
+    """Drop nodes that change nothing: Identity, Dropout, casts and reshapes to the same, empty pads."""
     graph, changed = model.graph, False
     for node in list(graph):
         if node.inputs and node.inputs[0] is not None and _idle(node) and not _pinned(node):
@@ -51,7 +52,7 @@ def remove_idle_nodes(model: ir.Model) -> bool:
 def _pinned(node: ir.Node) -> bool:
     """Between an input or a constant and an output of the model a node must stay."""
     source = node.inputs[0]
-    ends = source.is_graph_input() or source.is_initializer() or source.is_graph_output() if source is not None else True
+    ends = source is None or source.is_graph_input() or source.is_initializer() or source.is_graph_output()
     return any(out.is_graph_output() for out in node.outputs) and ends
 
 

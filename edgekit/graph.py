@@ -72,15 +72,24 @@ def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Unit:
-    """A node and the Relu or Clip that its kernel applies before it stores: no tensor lies between them."""
+    """A node with what its kernel does before it stores: a bias that stands apart as an Add, and a Relu or Clip.
+
+    No tensor lies between them.
+    """
 
     node: ir.Node
+    bias: ir.Node | None = None
     activation: ir.Node | None = None
+
+    @property
+    def inner(self) -> ir.Value:
+        """The result before the activation."""
+        return (self.bias or self.node).outputs[0]
 
     @property
     def outputs(self) -> tuple[ir.Value, ...]:
         """What the unit stores."""
-        return tuple((self.activation or self.node).outputs)
+        return tuple((self.activation or self.bias or self.node).outputs)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -88,9 +97,19 @@ class Unit:
         found = clip_bounds(self.activation) if self.activation is not None else None
         return found or (-math.inf, math.inf)
 
+    @property
+    def bias_value(self) -> ir.Value | None:
+        """The constant that is added per output channel, wherever it stands."""
+        if self.bias is not None:
+            return next(value for value in self.bias.inputs if constant(value) is not None)
+        from edgekit.ops import OPS
+
+        position = OPS[self.node.op_type].quant.bias
+        return self.node.inputs[position] if position is not None and position < len(self.node.inputs) else None
+
 
 def units(graph: ir.Graph) -> list[Unit]:
-    """The graph as units, in order. An op takes in an activation that is the only reader of its only result."""
+    """The graph as units, in order. An op takes in what is the only reader of its only result."""
     from edgekit.ops import OPS
 
     absorbed: set[ir.Node] = set()
@@ -99,22 +118,35 @@ def units(graph: ir.Graph) -> list[Unit]:
         if node in absorbed:
             continue
         declared = OPS.get(node.op_type)
-        activation = _only_reader(node) if declared is not None and declared.fuses and len(node.outputs) == 1 else None
-        if activation is not None and clip_bounds(activation) is not None and is_float(node.outputs[0]):
-            absorbed.add(activation)
-            found.append(Unit(node, activation))
-        else:
+        if declared is None or not declared.fuses or len(node.outputs) != 1 or not is_float(node.outputs[0]):
             found.append(Unit(node))
+            continue
+        reader = _only_reader(node)
+        bias = reader if reader is not None and _is_bias(node, reader) else None
+        activation = _only_reader(bias) if bias is not None else reader
+        if activation is not None and clip_bounds(activation) is None:
+            activation = None
+        absorbed.update(n for n in (bias, activation) if n is not None)
+        found.append(Unit(node, bias, activation))
     return found
 
 
 def _only_reader(node: ir.Node) -> ir.Node | None:
     value = node.outputs[0]
     uses = value.uses()
-    if value.is_graph_output() or len(uses) != 1 or uses[0].idx != 0:
+    if value.is_graph_output() or len(uses) != 1:
         return None
     reader: ir.Node = uses[0].node
-    return reader
+    return reader if uses[0].idx == 0 or reader.op_type == "Add" else None
+
+
+def _is_bias(node: ir.Node, reader: ir.Node) -> bool:
+    """Whether ``reader`` adds one constant per output of a product with a constant matrix."""
+    if node.op_type != "MatMul" or reader.op_type != "Add":
+        return False
+    weight = constant(node.inputs[1])
+    arrays = [a for a in map(constant, reader.inputs) if a is not None]
+    return weight is not None and weight.ndim == 2 and len(arrays) == 1 and arrays[0].shape == weight.shape[1:]
 
 
 def activations(graph: ir.Graph) -> Iterator[ir.Value]:

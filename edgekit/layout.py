@@ -286,9 +286,9 @@ def matching_groups(before: tuple[int, ...], after: tuple[int, ...]) -> list[Gro
 def _through(
     groups: list[Group], stored: Perm, before: tuple[int, ...], after: tuple[int, ...], *, prefer_last: bool
 ) -> tuple[Perm, Perm]:
-    """The order to read the input in, and the order of the result: groups stay where their first axis is stored."""
+    """The order to read the input in, and the order of the result: groups stay where their last axis is stored."""
     position = {axis: i for i, axis in enumerate(stored)}
-    ordered = sorted(groups, key=lambda g: min(position[a] for a in g[0]))
+    ordered = sorted(groups, key=lambda g: max(position[a] for a in g[0]))
     kept = [a for left, _ in ordered for a in left]
     current = [a for a in stored if before[a] != 1]
     wanted = stored if current == kept else (*kept, *(a for a in stored if before[a] == 1))

@@ -26,6 +26,7 @@ class Constants(ABC):
         self._constants: dict[Any, Tensor] = {}
         self._scratch = 0
         self._stem = ""
+        self._bias: Operand | None = None
 
     @abstractmethod
     def add(self, code: str, inputs: Any, output: Any = None, **options: Any) -> Tensor:
@@ -83,6 +84,7 @@ class Constants(ABC):
         return self._constants[key]
 
     def bias(self, operand: Operand | None, channels: int, source: Operand, weight: Tensor) -> Tensor:
+        operand = operand or self._bias
         if operand is not None and operand.array is not None:
             return self.constant(operand.name, operand.array)
         if weight.quant is None or source.tensor is None or source.tensor.quant is None:

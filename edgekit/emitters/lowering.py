@@ -55,6 +55,7 @@ class Lowering(Constants):
         integer = computes_in_integers(unit, self.plan)
         if self._alias(unit, integer):
             return
+        self._bias = self._apart(unit)
         operands = [None if v is None else self.operand(node, i, v, integer) for i, v in enumerate(node.inputs)]
         self.outs = [self.declare(value, integer) for value in unit.outputs if value.name]
         self.out = self.outs[0]
@@ -74,6 +75,13 @@ class Lowering(Constants):
             raise
         if self.out is not final:
             self.clamp(self.out, *unit.bounds, final)
+
+    @staticmethod
+    def _apart(unit: Unit) -> Operand | None:
+        """The bias of a unit whose op has no input for one."""
+        value = unit.bias_value if unit.bias is not None else None
+        array = constant(value)
+        return None if value is None or array is None else Operand(str(value.name), array.shape, str(array.dtype), (0,), array)
 
     @staticmethod
     def _check_types(node: ir.Node, operands: Sequence[Operand | None]) -> None:

@@ -7,6 +7,7 @@ only where the limits of the integers do not clip as it does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,7 +24,7 @@ from edgekit.graph import Array, Unit, constant, dtype_of, shape_of, units
 from edgekit.layout import identity
 from edgekit.passes.rewrite import add_constant, drop, make
 from edgekit.quant import numerics
-from edgekit.quant.kernels import inputs_of
+from edgekit.quant.kernels import computes_in_integers, inputs_of
 from edgekit.quant.plan import HALF, QParams, QuantPlan
 from edgekit.reference import serialize
 
@@ -80,10 +81,12 @@ class _Writer:
 
     def unit(self, unit: Unit) -> None:
         """Store what a unit gives; leave out an activation that the integers' limits already apply."""
+        if unit.bias is not None and computes_in_integers(unit, self._plan):
+            unit = _with_bias(self._graph, unit)
         outputs = unit.outputs
         out = self._plan.get(str(outputs[0].name))
         if out is not None and unit.activation is not None and _clips_alike(out, unit.bounds):
-            inner, result = unit.node.outputs[0], unit.activation.outputs[0]
+            inner, result = unit.inner, unit.activation.outputs[0]
             _take_over(self._graph, inner, result)
             drop(self._graph, unit.activation)
             outputs = (inner,)
@@ -166,6 +169,27 @@ class _Writer:
         if key not in self._scalars:
             self._scalars[key] = add_constant(self._graph, f"{kind}.{len(self._scalars)}", array)
         return self._scalars[key]
+
+
+def _with_bias(graph: ir.Graph, unit: Unit) -> Unit:
+    """MatMul and Add as Reshape, Gemm, Reshape: the bias is added in the sum's integers, as the plan has it."""
+    node, old = unit.node, unit.inner
+    source, weight = node.inputs[0], node.inputs[1]
+    if source is None or weight is None:
+        return unit
+    name, (*rows, width) = str(old.name), shape_of(old)
+    count = math.prod(rows)
+    into = add_constant(graph, f"{name}/rows", np.asarray([count, shape_of(source)[-1]]))
+    back = add_constant(graph, f"{name}/shape", np.asarray([*rows, width]))
+    flat = make("Reshape", [source, into], source, f"{name}/flat")
+    flat.outputs[0].shape = ir.Shape([count, shape_of(source)[-1]])
+    gemm = make("Gemm", [flat.outputs[0], weight, unit.bias_value], old, f"{name}/gemm")
+    gemm.outputs[0].shape = ir.Shape([count, width])
+    result = make("Reshape", [gemm.outputs[0], back], old, f"{name}/result")
+    graph.insert_after(unit.bias or node, [flat, gemm, result])
+    _take_over(graph, result.outputs[0], old)
+    drop(graph, *(n for n in (unit.bias, node) if n is not None))
+    return replace(unit, node=result, bias=None)
 
 
 def _source_name(value: ir.Value) -> str:

@@ -69,9 +69,7 @@ def _halves(model: ir.Model) -> dict[str, QParams]:
     """Constants that an op reads as weight, bias or activation, large enough, within the range of half precision."""
     found = {}
     for unit in units(model.graph):
-        quant = OPS[unit.node.op_type].quant
-        bias = unit.node.inputs[quant.bias] if quant.bias is not None and quant.bias < len(unit.node.inputs) else None
-        for value in (*inputs_of(unit), constant_weight(unit), bias):
+        for value in (*inputs_of(unit), constant_weight(unit), unit.bias_value):
             array = constant(value)
             if value is None or array is None or not is_float(value) or array.size < SMALLEST_HALF:
                 continue

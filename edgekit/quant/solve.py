@@ -125,17 +125,13 @@ def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -
             shared = quant.scale is Scale.SHARED
             plan[str(value.name)] = out if shared else numerics.affine(float(array.min()), float(array.max()), dtype)
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
-    weight, bias = constant_weight(unit), _at(node, quant.bias)
+    weight, bias = constant_weight(unit), unit.bias_value
     if weight is None or source is None:
         return
     parameters = _weight(unit, source, out, constant(bias), rules)
     plan[str(weight.name)] = parameters
     if bias is not None and constant(bias) is not None:
         plan[str(bias.name)] = numerics.bias(source, parameters)
-
-
-def _at(node: ir.Node, position: int | None) -> ir.Value | None:
-    return node.inputs[position] if position is not None and position < len(node.inputs) else None
 
 
 def _weight(unit: Unit, source: QParams, out: QParams, bias: Array | None, rules: Rules) -> QParams:

@@ -19,8 +19,8 @@ class InputConfig:
     """How raw data becomes what one input of the source model wants; None means: found out or left alone.
 
     ``shape`` and ``layout`` are the source model's; ``artifact_layout`` overrides the target's. Images are resized
-    (shorter side, (height, width), or ``"input"``), cropped about the centre, multiplied by ``scale`` (default 1/255 for
-    uint8, 1 for other types), then ``mean`` is taken off and ``std`` divides, per channel in the order of ``channels``.
+    (shorter side, (height, width), or ``"input"``), cropped about the centre, multiplied by ``scale`` (default 1/255
+    for uint8, else 1), then ``mean`` is taken off and ``std`` divides, per channel in the order of ``channels``.
     """
 
     shape: tuple[int, ...] | None = None

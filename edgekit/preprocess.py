@@ -1,7 +1,7 @@
 """Raw values -> what one input of the source model wants. Declared once, used for calibration, evaluation and verify.
 
-An image is resized, cropped about its centre, put into the model's channel order, scaled, normalised (mean and std are of
-values in [0, 1]) and laid out as the model wants. Anything else is only scaled and normalised.
+An image is resized, cropped about its centre, put into the model's channel order, scaled, normalised (mean and std are
+of values in [0, 1]) and laid out as the model wants. Anything else is only scaled and normalised.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 def image_layout(shape: Sequence[int]) -> str | None:
-    """``NCHW`` or ``NHWC`` when the shape is that of images, else None: an axis of 1 or 3, or failing that 4, is channels."""
+    """``NCHW`` or ``NHWC`` for the shape of images, else None: an axis of 1 or 3, or failing that 4, is channels."""
     if len(shape) == 4:
         for counts in ((1, 3), (4,)):
             if shape[1] in counts:
@@ -162,7 +162,8 @@ class Preprocess:
                 else ""
             )
             raise DataError(
-                f"{where}: input {self.name}: the image is {height}x{width}{done}, {self.size[0]}x{self.size[1]} is needed; "
+                f"{where}: input {self.name}: the image is {height}x{width}{done}, "
+                f"{self.size[0]}x{self.size[1]} is needed; "
                 f'declare resize and crop in [model.inputs.{self.name}], such as resize = "{INPUT}"'
             )
         return image

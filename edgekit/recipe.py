@@ -15,8 +15,9 @@ RANGES = ("minmax", "percentile", "entropy", "mse")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe. ``data`` is a file or folder in a ``calibration/`` folder; ``supply`` says how to make one that is not
-    shipped, ``missing`` that it is not there yet."""
+    """One recipe. ``data`` is a file or folder in a ``calibration/`` folder; ``supply`` says how to make one that is
+    not shipped, ``missing`` that it is not there yet.
+    """
 
     name: str
     description: str

@@ -1,7 +1,7 @@
 """Calibration and evaluation data as a stream of preprocessed samples, in memory one at a time.
 
-A ``Samples`` can be read as often as one likes. Of more samples than are wanted an evenly spaced subset is taken, so that
-data sorted by class still shows every class. Where a ``module:callable`` has no length, the first ones are taken.
+A ``Samples`` can be read as often as one likes. Of more samples than are wanted an evenly spaced subset is taken, so
+that data sorted by class still shows every class. Where a ``module:callable`` has no length, the first ones are taken.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def open_samples(
     """Samples for a model whose inputs have these names and shapes. ``folder`` is what ``data`` is relative to.
 
     ``data`` is a ``.npz`` or ``.npy`` file (arrays named like the inputs, or ``images`` or ``x``, and ``labels`` or
-    ``y``; ``FILE.npz:test`` takes ``test_images`` and ``test_labels``), a folder of images (sub-folders are classes), or
-    ``module:callable``. Raises DataError.
+    ``y``; ``FILE.npz:test`` takes ``test_images`` and ``test_labels``), a folder of images (sub-folders are classes),
+    or ``module:callable``. Raises DataError.
     """
     inputs = [Preprocess.of(name, shape, (configs or {}).get(name, InputConfig())) for name, shape in ports.items()]
     records = open_records(data, list(ports), inputs[0].mode, folder or Path.cwd())

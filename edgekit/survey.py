@@ -137,10 +137,11 @@ class Survey:
         """Channels-last data that was reshaped, not transposed: colours alternate along a row."""
         if seen.rough_next <= INTERLEAVED * seen.rough_apart:
             return ""
-        count = self._inputs[name].channel_count
+        count, shape = self._inputs[name].channel_count, list(self._inputs[name].shape)
+        near, apart = seen.rough_next / self.count, seen.rough_apart / self.count
         return (
-            f"neighbours in a row differ by {seen.rough_next / self.count:.3g}, pixels {count} apart by only "
-            f"{seen.rough_apart / self.count:.3g}; is this channels-last data that was reshaped to {list(self._inputs[name].shape)}?"
+            f"neighbours in a row differ by {near:.3g}, pixels {count} apart by only {apart:.3g}; "
+            f"is this channels-last data that was reshaped to {shape}?"
         )
 
 

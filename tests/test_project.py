@@ -110,13 +110,19 @@ def test_the_scaffold_is_a_valid_project(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[modle]", r"edgekit.toml:modle: unknown key; did you mean model\? accepted: calibration, compress, evaluation"),
+        (
+            "[modle]",
+            r"edgekit.toml:modle: unknown key; did you mean model\? accepted: calibration, compress, evaluation",
+        ),
         ('[model]\nsorce = "a"', r"model.sorce: unknown key; did you mean source\? accepted: inputs, source, weights"),
         ('[model]\nsource = ""', "model.source: '' was given, a text that is not empty is needed"),
         ("[model]\nsource = 3", "model.source: 3 was given, a text"),
         ("model = 3", "edgekit.toml:model: 3 was given, a table is needed"),
         ("[model.inputs]\nx = 3", "model.inputs.x: 3 was given, a table is needed"),
-        ("[model.inputs.x]\nshape = [1, 0]", r"model.inputs.x.shape: \[1, 0\] was given, a list of whole numbers of at least 1"),
+        (
+            "[model.inputs.x]\nshape = [1, 0]",
+            r"model.inputs.x.shape: \[1, 0\] was given, a list of whole numbers of at least 1",
+        ),
         ("[model.inputs.x]\nshape = 3", "shape: 3 was given, a list of whole numbers"),
         ("[model.inputs.x]\nmaen = [1]", r"model.inputs.x.maen: unknown key; did you mean mean\?"),
         ("[model.inputs.x]\nstd = [0.0]", r"std: \[0.0\] was given, numbers above 0 are needed"),
@@ -129,8 +135,14 @@ def test_the_scaffold_is_a_valid_project(tmp_path: Path) -> None:
         ('[calibration]\nrange = "mae"', r"calibration.range: 'mae' is not one of minmax, percentile, entropy, mse"),
         ("[calibration]\nsamples = 0", "calibration.samples: 0 was given, a whole number of at least 1 is needed"),
         ("[calibration]\npercentile = 101", "calibration.percentile: 101 was given, a number from 50 to 100"),
-        ('[calibration]\nrecipe = "cifar"', "calibration.recipe: unknown calibration recipe 'cifar'; did you mean cifar10"),
-        ('[evaluation]\nmetric = "top2"', r"evaluation.metric: 'top2' is not one of top1, top5, module:function; did you mean top"),
+        (
+            '[calibration]\nrecipe = "cifar"',
+            "calibration.recipe: unknown calibration recipe 'cifar'; did you mean cifar10",
+        ),
+        (
+            '[evaluation]\nmetric = "top2"',
+            r"evaluation.metric: 'top2' is not one of top1, top5, module:function; did you mean top",
+        ),
         ('[evaluation]\nlabels = "none.txt"', "evaluation.labels: none.txt cannot be read"),
         ("[evaluation]\nlabels = 3", "evaluation.labels: 3 was given, a list of texts"),
         ("[gates]\nlatency_p50 = 4", r'gates.latency_p50: 4 was given, a time such as "4 ms" is needed \(s, ms, us\)'),

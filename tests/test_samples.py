@@ -192,7 +192,7 @@ def test_the_import_path_is_left_as_it_was_and_namesakes_are_told_apart(tmp_path
         ("words", r"givendata:words\[0\]: input image: holds <U1 values"),
         ("wrong", r"givendata:wrong\[0\]: has no image; it has picture"),
         ("nothing", "givendata:nothing: holds no samples"),
-        ("absent", "data givendata:absent: givendata has no 'absent'; it has np, ones, arrays"),
+        ("absent", "data givendata:absent: givendata has no 'absent'; it has Dataset"),
     ],
 )
 def test_what_python_gives_wrong_is_said(tmp_path: Path, module: str, name: str, said: str) -> None:

@@ -10,7 +10,10 @@ from edgekit.errors import ConfigError, TargetError
 from edgekit.target import Target, list_targets, load_target, read_target
 
 DEVICES = ("raspberry-pi-4", "raspberry-pi-5", "raspberry-pi-zero-2w", "android-arm64", "linux-x86_64")
-SHIPPED = ("microcontroller-tflm", *(f"{device}-{runtime}" for device in DEVICES for runtime in ("litert", "onnxruntime")))
+SHIPPED = (
+    "microcontroller-tflm",
+    *(f"{device}-{runtime}" for device in DEVICES for runtime in ("litert", "onnxruntime")),
+)
 GOOD = 'description = "d"\narchitecture = "arm64"\ncores = 2\nram = "1 GiB"\nruntime = "litert"\n'
 
 
@@ -72,12 +75,21 @@ def test_a_projects_own_profile_is_found_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (GOOD + "corse = 4", r"board.toml:corse: unknown key; did you mean cores\? accepted: activations, architecture"),
+        (
+            GOOD + "corse = 4",
+            r"board.toml:corse: unknown key; did you mean cores\? accepted: activations, architecture",
+        ),
         (GOOD.replace("cores = 2", ""), "board.toml:cores: missing"),
-        (GOOD.replace("litert", "litret"), r"runtime: 'litret' is not one of litert, tflm, onnxruntime; did you mean litert"),
+        (
+            GOOD.replace("litert", "litret"),
+            r"runtime: 'litret' is not one of litert, tflm, onnxruntime; did you mean litert",
+        ),
         (GOOD.replace("1 GiB", "1 gig"), r'ram: \'1 gig\' was given, a size such as "320 KB" is needed'),
         (GOOD + "threads = 8", "threads: 8 was given, the device has 2 cores"),
-        (GOOD + 'activations = "uint8"', "activations: uint8 was given; the LiteRT 8-bit specification knows int8 only"),
+        (
+            GOOD + 'activations = "uint8"',
+            "activations: uint8 was given; the LiteRT 8-bit specification knows int8 only",
+        ),
         (GOOD + "precisions = []", "precisions: an empty list was given"),
         (GOOD + 'per_channel_fully_connected = "yes"', "'yes' was given, true or false is needed"),
         ("x =", "board.toml: not valid TOML"),

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import DataError
-from edgekit.named import load_named
+from edgekit.named import ForeignCode, load_named
 
 Array = NDArray[Any]
 LABEL_KEYS = ("labels", "label", "y", "targets")
@@ -186,18 +186,21 @@ class PythonRecords:
 
     def take(self, picks: Iterable[int]) -> Iterator[Record]:
         """The samples at these indices, from a fresh iterator."""
-        items = enumerate(iter(self._items()))
+        items, at, nothing = iter(self._items()), -1, object()
         for wanted in picks:
-            for index, item in items:
-                if index == wanted:
-                    yield self._record(item, f"{self.source}[{index}]")
-                    break
-            else:
-                return
+            item: Any = nothing
+            while at < wanted:
+                at += 1
+                with ForeignCode(f"{self.source}[{at}]", DataError):
+                    item = next(items, nothing)
+                if item is nothing:
+                    return
+            yield self._record(item, f"{self.source}[{at}]")
 
     def _items(self) -> Any:
         makes = isinstance(self.made, type) or (callable(self.made) and not hasattr(self.made, "__getitem__"))
-        items = self.made() if makes else self.made
+        with ForeignCode(self.source, DataError):
+            items = self.made() if makes else self.made
         try:
             again = iter(items) is items and items is self.made
         except TypeError:

@@ -142,6 +142,10 @@ def words(): return ["a", None]
 def objects(): return [object()]
 def wrong(): return [{"picture": 3}]
 def nothing(): return []
+def falls(): raise RuntimeError("no disk")
+def breaks():
+    yield ones[0]
+    yield ones[7]
 def forever():
     while True: yield ones[3]
 class Dataset:
@@ -192,6 +196,8 @@ def test_the_import_path_is_left_as_it_was_and_namesakes_are_told_apart(tmp_path
         ("words", r"givendata:words\[0\]: input image: holds <U1 values"),
         ("wrong", r"givendata:wrong\[0\]: has no image; it has picture"),
         ("nothing", "givendata:nothing: holds no samples"),
+        ("falls", r"givendata:falls: RuntimeError: no disk \(givendata.py:\d+\)"),
+        ("breaks", r"givendata:breaks\[1\]: IndexError: list index out of range \(givendata.py:\d+\)"),
         ("absent", "data givendata:absent: givendata has no 'absent'; it has Dataset"),
     ],
 )

@@ -3,8 +3,8 @@
     python benchmarks/latency.py [NETWORK ...]
 
 TFLite runs under LiteRT; each ratio is ours over theirs with its interval (``edgekit.measure.compare``). Our ONNX with
-uint8 activations runs under ONNX Runtime, against what ``onnxruntime.quantization`` makes of the same float graph and the
-same samples in this run (QDQ, per channel, uint8 activations, its default ranges).
+uint8 activations runs under ONNX Runtime, against what ``onnxruntime.quantization`` makes in this run of the same float
+graph and the same samples (QDQ, per channel, uint8 activations, its default ranges).
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def main() -> None:
                 results[network.name] = found
                 shared.save("latency", {network.name: found})
     columns = ("network", "runtime", "against", "ours ms", "theirs ms", "ratio", "interval", "floor")
-    shared.table("Latency, one thread", columns, [row for name, result in results.items() for row in rows_of(name, result)])
+    rows = [row for name, result in results.items() for row in rows_of(name, result)]
+    shared.table("Latency, one thread", columns, rows)
     shared.finish("latency", results)
 
 
@@ -143,7 +144,7 @@ def brief(found: Measurement) -> dict[str, Any]:
 
 def rows_of(network: str, result: dict[str, Any]) -> list[tuple[str, ...]]:
     """The table rows of one network."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for runtime, others in (("LiteRT", result["tflite"]), ("ONNX Runtime", result["onnx"])):
         for tool, item in others.items():
             first = network if not rows else ""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import subprocess
@@ -90,9 +91,7 @@ def definitions() -> Any:
     """The module of ``../shared/models``."""
     if str(MODELS) not in sys.path:
         sys.path.append(str(MODELS))
-    import definitions as module
-
-    return module
+    return importlib.import_module("definitions")
 
 
 def _networks() -> dict[str, Network]:
@@ -231,7 +230,8 @@ def at_least(what: str, value: float, limit: float) -> dict[str, Any]:
 
 def stamp() -> dict[str, Any]:
     """When, with what and on what a result was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "edgekit": version("edgekit") if _installed("edgekit") else "checkout",

@@ -123,6 +123,15 @@ def _source(step: _Step) -> None:
     step.store(identity)
 
 
+def _product(step: _Step) -> None:
+    """As ``_source``, but a right side whose rows are stored innermost is read that way: the kernel can turn it."""
+    _source(step)
+    for i, value in step.data():
+        rank = len(shape_of(value))
+        if i == 1 and rank > 2 and step.stored(value)[-1] == rank - 2:
+            step.want(i, (*range(rank - 2), rank - 1, rank - 2))
+
+
 def _common(step: _Step) -> Perm:
     """The order in which most of the bytes of an op's full-rank inputs lie; channels-last wins a tie."""
     rank = max((len(shape_of(v)) for _, v in step.data()), default=len(shape_of(step.node.outputs[0])))
@@ -316,6 +325,7 @@ _RULES: dict[Layout, Callable[[_Step], None]] = {
     Layout.AXIS: _axis,
     Layout.LAST: _last,
     Layout.SOURCE: _source,
+    Layout.PRODUCT: _product,
     Layout.RESHAPE: _reshape,
     Layout.TRANSPOSE: _transpose,
 }

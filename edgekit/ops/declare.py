@@ -27,6 +27,7 @@ class Layout(Enum):
     AXIS = "any order; axis attributes are translated to where the axis is stored"
     LAST = "any order in which the axis of the op is stored last"
     SOURCE = "the source model's own order"
+    PRODUCT = "the source model's own order; the last two axes of a computed right side may be swapped"
     RESHAPE = "any order that keeps the axes that are merged or split together"
     TRANSPOSE = "any order: only the bookkeeping changes"
 

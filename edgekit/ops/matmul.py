@@ -40,7 +40,7 @@ def gemm(
     )
 
 
-@op("MatMul", since=13, layout=Layout.SOURCE, quant=Quant(weight=1, channel_axis=1), fuses=True)
+@op("MatMul", since=13, layout=Layout.PRODUCT, quant=Quant(weight=1, channel_axis=1), fuses=True)
 def matmul(tfl: Tfl, A: Operand, B: Operand) -> None:
     """FULLY_CONNECTED when B is a constant matrix, else BATCH_MATMUL."""
     if B.array is not None and B.array.ndim == 2 and len(A.shape) >= 2:
@@ -60,7 +60,8 @@ def matmul(tfl: Tfl, A: Operand, B: Operand) -> None:
     columns = B.shape[-1] if len(B.shape) > 1 else 1
     exact = (*batch, rows, columns)
     result = tfl.out if exact == tfl.out.shape and tfl.activation == "NONE" else tfl.temp(exact, tfl.out)
-    tfl.add("BATCH_MATMUL", [left, right], result, adj_x=False, adj_y=False)
+    turned = B.array is None and len(B.shape) > 2 and B.perm[-1] != len(B.shape) - 1
+    tfl.add("BATCH_MATMUL", [left, right], result, adj_x=False, adj_y=turned)
     if result is not tfl.out:
         flat = result if exact == tfl.out.shape else None
         if tfl.activation == "NONE":

@@ -10,7 +10,7 @@ from edgekit.ops.context import Operand, Tfl
 from edgekit.ops.declare import Layout, Quant, Scale, op, unsupported
 
 
-def normalise(tfl: Tfl, X: Any, axes: list[int], epsilon: float, shape: tuple[int, ...]) -> Any:
+def normalise(tfl: Tfl, X: Any, axes: list[int], epsilon: float, shape: tuple[int, ...], output: Any = None) -> Any:
     """(x - mean) / sqrt(var + epsilon) over stored ``axes``: MEAN, SUB, SQUARED_DIFFERENCE, MEAN, ADD, RSQRT, MUL."""
     small = tuple(1 if i in axes else n for i, n in enumerate(shape))
     none = {"fused_activation_function": "NONE"}
@@ -21,7 +21,7 @@ def normalise(tfl: Tfl, X: Any, axes: list[int], epsilon: float, shape: tuple[in
     variance = tfl.add("MEAN", [squares, over], tfl.temp(small, tfl.out), keep_dims=True)
     safe = tfl.add("ADD", [variance, tfl.number(epsilon, tfl.out)], tfl.temp(small, tfl.out), **none)
     inverse = tfl.add("RSQRT", [safe], tfl.temp(small, tfl.out))
-    return tfl.add("MUL", [centred, inverse], tfl.temp(shape, tfl.out), **none)
+    return tfl.add("MUL", [centred, inverse], output or tfl.temp(shape, tfl.out), **none)
 
 
 @op("LayerNormalization", since=17, layout=Layout.SOURCE, quant=Quant(scale=Scale.NONE))
@@ -35,12 +35,15 @@ def layer_normalization(
     epsilon: float = 1e-5,
     stash_type: int = 1,
 ) -> None:
-    """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL, then MUL by the scale and ADD of the bias."""
+    """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL, then MUL by the scale and ADD of the bias where the passes could not fold them."""
     if len(tfl.outs) > 1:
         unsupported("the second and third outputs (mean, inverse deviation)")
     rank = len(X.shape)
     none = {"fused_activation_function": "NONE"}
-    result = normalise(tfl, X, list(range(axis % rank, rank)), epsilon, X.shape)
+    plain = Scale.array is not None and bool(np.all(Scale.array == 1)) and B is None
+    result = normalise(tfl, X, list(range(axis % rank, rank)), epsilon, X.shape, tfl.out if plain else None)
+    if plain:
+        return
     if B is None:
         tfl.add("MUL", [result, Scale], **none)
     else:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgekit.passes import canonical, constants, convolution, known, shuffle
-from edgekit.passes.rewrite import Pass
+from edgekit.passes import canonical, constants, convolution, factors, known, moves, normalisation, shuffle
+from edgekit.passes.rewrite import Pass, unique_names
 
 PASSES: tuple[Pass, ...] = (
     constants.fold_constants,
@@ -22,9 +22,13 @@ PASSES: tuple[Pass, ...] = (
     convolution.absorb_padding,
     canonical.global_pooling,
     shuffle.plain_shuffles,
+    factors.one_factor,
+    normalisation.fold_layer_norm,
+    moves.one_move,
+    constants.remove_idle_nodes,
     constants.remove_unused,
     canonical.own_biases,
-    canonical.lone_concat_inputs,
+    canonical.lone_shared_inputs,
     constants.remove_unused,
     known.refuse_unsound,
 )
@@ -37,4 +41,5 @@ def prepare(model: ir.Model) -> ir.Model:
     prepared = model.clone()
     for step in PASSES:
         step(prepared)
+    unique_names(prepared.graph)
     return infer_shapes(prepared)

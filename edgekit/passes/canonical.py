@@ -181,15 +181,18 @@ def _covers_space(node: ir.Node) -> bool:
     return axes is not None and sorted(int(a) % len(shape) for a in axes) == list(range(2, len(shape))) and len(shape) == 4
 
 
-def lone_concat_inputs(model: ir.Model) -> bool:
-    """Put an Identity before each Concat input that others read too.
+def lone_shared_inputs(model: ir.Model) -> bool:
+    """Put an Identity before each input of a Concat, Max or Min whose scale is tied to others already.
 
-    A Concat has one scale; the Identity lets the quantizer give such an input another scale than its other readers
-    see. Where the scales turn out equal, the emitters leave it out.
+    Such an op has one scale for all that it reads. The Identity lets the quantizer give an input another scale than its
+    other readers see, or than its producer's is fixed to. Where the scales turn out equal, the emitters leave it out.
     """
+    from edgekit.ops import OPS, Scale
+
     graph, changed = model.graph, False
     for node in list(graph):
-        if node.op_type != "Concat" or not is_float(node.outputs[0]):
+        quant = OPS[node.op_type].quant if node.op_type in OPS else None
+        if quant is None or quant.scale is not Scale.SHARED or quant.inputs is not None or not is_float(node.outputs[0]):
             continue
         for i, value in enumerate(node.inputs):
             if value is None or constant(value) is not None or not _shared_or_fixed(value):

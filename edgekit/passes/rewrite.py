@@ -33,6 +33,20 @@ def make(op_type: str, inputs: Sequence[ir.Value | None], like: ir.Value, name: 
     return node
 
 
+def unique_names(graph: ir.Graph) -> None:
+    """Ensures: no two values have one name. Inputs and outputs keep theirs; of the others the first does."""
+    ends = {*graph.inputs, *graph.outputs}
+    taken = {value.name for value in ends}
+    inner = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for value in inner:
+        if value in ends or not value.name:
+            continue
+        name, count = value.name, 1
+        while value.name in taken:
+            value.name, count = f"{name}.{count}", count + 1
+        taken.add(value.name)
+
+
 def put_in_place(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     """Let every reader of ``old`` read ``new``, which takes over its name when ``old`` leaves the graph."""
     if old.is_graph_output():

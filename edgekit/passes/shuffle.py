@@ -59,7 +59,7 @@ def _root(node: ir.Node) -> ir.Value | None:
 def _channels(root: ir.Value, gather: ir.Node) -> Array | None:
     """Which channels of ``root`` (N, C, H, W) the Gather gives, in order, or None when it does something else."""
     n, channels, height, width = shape_of(root)
-    numbers = _moved(gather, root, np.arange(n * channels * height * width).reshape(n, channels, height, width))
+    numbers = moved(gather, root, np.arange(n * channels * height * width).reshape(n, channels, height, width))
     if numbers is None or numbers.ndim != 4:
         return None
     picked = numbers[0, :, 0, 0] // (height * width)
@@ -67,12 +67,12 @@ def _channels(root: ir.Value, gather: ir.Node) -> Array | None:
     return picked if np.array_equal(numbers, expected) else None
 
 
-def _moved(node: ir.Node, root: ir.Value, numbers: Array) -> Array | None:
+def moved(node: ir.Node, root: ir.Value, numbers: Array) -> Array | None:
     """``numbers`` after the chain from ``root`` up to and with ``node``."""
     source = node.inputs[0]
     if source is not root:
         producer = source.producer() if source is not None else None
-        before = _moved(producer, root, numbers) if producer is not None else None
+        before = moved(producer, root, numbers) if producer is not None else None
         if before is None:
             return None
         numbers = before

@@ -21,18 +21,28 @@ from edgekit.errors import ConfigError, DataError
 from edgekit.frontends import Loaded, load_source
 from edgekit.graph import shape_of
 from edgekit.measure import Measurement, measure
+from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
 from edgekit.passes import prepare
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
 from edgekit.quant import calibrate
 from edgekit.quant.plan import QuantPlan
+from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
-from edgekit.quant.solve import Rules, solve
 from edgekit.reference import serialize
 from edgekit.report import html
 from edgekit.report import json as report_json
-from edgekit.report.model import ArtifactFacts, CalibrationFacts, Evaluation, Fidelity, ModelFacts, Parity, Report, Stage
+from edgekit.report.model import (
+    ArtifactFacts,
+    CalibrationFacts,
+    Evaluation,
+    Fidelity,
+    ModelFacts,
+    Parity,
+    Report,
+    Stage,
+)
 from edgekit.samples import Samples, look, open_calibration, open_evaluation
 from edgekit.target import Target, load_target
 
@@ -51,37 +61,46 @@ def build(
     reused. Gates are judged in the reports, not raised.
     """
     if project.compress:
-        raise ConfigError(f"{project.file}:compress: this version of edgekit has no compression steps; leave [[compress]] out")
+        raise ConfigError(
+            f"{project.file}:compress: this version of edgekit has no compression steps; leave [[compress]] out"
+        )
     work = _Work(project, prepare_folder(out), progress or SilentProgress(), command)
     profiles = [load_target(name, project.folder) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
         graph = prepare(source.model)
-    emit.refuse_unsupported(graph, profiles)
-    calibration, evaluation = work.data(graph)
+    config = project.quantization
+    precisions = {target: emit.precision_of(graph, target, config.precision) for target in profiles}
+    emit.refuse_unsupported(graph, precisions, config)
+    work.warnings += emit.unasked(precisions, config.precision)
+    calibration, evaluation = work.data(graph, any(map(needs_calibration, precisions.values())))
     with work.stage("check"):
         check = _against_source(source, graph, calibration)
         if check["snr_db"] < SOURCE_SNR_DB:
-            work.warnings.append(f"the float graph is not the source model: {check['snr_db']:.1f} dB on {check['samples']} samples")
+            work.warnings.append(
+                f"the float graph is not the source model: {check['snr_db']:.1f} dB on {check['samples']} samples"
+            )
         work.warnings += look(calibration)
-    ranges = work.ranges(graph, calibration)
+    ranges = work.ranges(graph, calibration) if any(map(needs_calibration, precisions.values())) else {}
     found = []
-    for target in profiles:
+    for target, precision in precisions.items():
         with work.stage("emit", target.name):
-            plan = solve(graph, ranges, Rules(per_channel_fully_connected=target.per_channel_fully_connected))
-            artifact = emit.emit(graph, plan, target, work.description(graph, calibration))
+            plan = plan_for(graph, precision, ranges, emit.rules_of(target, config.float_nodes))
+            artifact = emit.emit(graph, plan, target, work.description(calibration, precision))
             path = write(prepare_folder(out / target.name) / target.artifact_name, artifact.data)
         found.append(_Built(target, plan, artifact, path))
     for built in found:
         work.examine(built, graph, evaluation or calibration, evaluation)
-    facts = work.model_facts(graph, calibration) | {"source_check": check}
+    facts = work.model_facts(graph, calibration if ranges else None) | {"source_check": check}
     return [work.report(built, found, evaluation or calibration, facts) for built in found]
 
 
 def _load(project: Project) -> Loaded:
     model = project.model
     if not model.source:
-        raise ConfigError(f"{project.file}:model.source: nothing is given; name file.onnx, file.pt2 or package.module:callable")
+        raise ConfigError(
+            f"{project.file}:model.source: nothing is given; name file.onnx, file.pt2 or package.module:callable"
+        )
     shapes = {name: config.shape for name, config in model.inputs.items() if config.shape}
     weights = project.folder / model.weights if model.weights else None
     return load_source(model.source, weights, shapes, project.folder)
@@ -141,10 +160,14 @@ class _Work:
         result, self._cached = Cache(self.out / CACHE).get(stage, [__version__, depends_on], make)
         return result
 
-    def data(self, graph: ir.Model) -> tuple[Samples, Samples | None]:
-        """The calibration samples, and the evaluation samples where there are any."""
+    def data(self, graph: ir.Model, calibrates: bool) -> tuple[Samples, Samples | None]:
+        """The calibration samples, and the evaluation samples where there are any.
+
+        Without data, and where no scale is drawn from it, random inputs stand in for looking at the artifact.
+        """
         ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
-        calibration = open_calibration(self.project, ports)
+        given = calibrates or self.project.calibration.data
+        calibration = open_calibration(self.project, ports) if given else random_samples(ports)
         if not self.project.evaluation.data:
             return calibration, None
         evaluation = open_evaluation(self.project, ports)
@@ -166,11 +189,12 @@ class _Work:
             found = self.remembered("ranges", depends_on, observed)
         return {name: (low, high) for name, (low, high) in found.items()}
 
-    def description(self, graph: ir.Model, samples: Samples) -> emit.Description:
+    def description(self, samples: Samples, precision: str) -> emit.Description:
         """What every artifact says of itself."""
         facts = {
             "source": self.project.model.source,
             "calibration": {"sha256": samples.sha256, "samples": len(samples), "range": self.project.calibration.range},
+            "precision": precision,
         }
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)
 
@@ -200,23 +224,31 @@ class _Work:
         metric = verify.metric_of(name, self.project.folder)
         if not self._float_results:
             floating = verify.FloatModel(graph)
-            self._float_results["float"] = verify.evaluate(floating, samples, metric, self.progress, "evaluate float", len(samples))
+            self._float_results["float"] = verify.evaluate(
+                floating, samples, metric, self.progress, "evaluate float", len(samples)
+            )
         runner = verify.ArtifactModel(built.artifact.data)
         result = verify.evaluate(runner, samples, metric, self.progress, f"evaluate {built.target.name}", len(samples))
         return verify.compared(name, self._float_results["float"], result)
 
-    def model_facts(self, graph: ir.Model, samples: Samples) -> dict[str, Any]:
-        """What all reports of this build say alike."""
+    def model_facts(self, graph: ir.Model, samples: Samples | None) -> dict[str, Any]:
+        """What all reports of this build say alike; ``samples`` are those that calibrated."""
         data = serialize(graph)
         checked = audit(data)
-        model = ModelFacts(self.project.model.source, _sha256(data), checked.parameters, checked.macs, len(data), checked.opset)
+        model = ModelFacts(
+            self.project.model.source, _sha256(data), checked.parameters, checked.macs, len(data), checked.opset
+        )
         config = self.project.calibration
-        calibration = CalibrationFacts(str(config.recipe or config.data), len(samples), config.range, samples.sha256)
+        calibration = None
+        if samples is not None:
+            calibration = CalibrationFacts(
+                str(config.recipe or config.data), len(samples), config.range, samples.sha256
+            )
         return {"model": model, "calibration": calibration}
 
     def report(self, built: _Built, all_built: Sequence[_Built], samples: Samples, facts: dict[str, Any]) -> Report:
         """Judge the gates and write everything but the artifact, the report last."""
-        other = next((b for b in all_built if b.target.format != built.target.format), None)
+        other = next((b for b in all_built if b.target.format != built.target.format and b.plan == built.plan), None)
         checked, data = audit(built.artifact.data), built.artifact.data
         report = Report(
             edgekit=__version__,
@@ -227,7 +259,7 @@ class _Work:
             contract=built.artifact.contract.to_json(),
             evaluation=built.evaluation,
             fidelity=built.fidelity,
-            parity=_parity(built, other, samples) if other is not None else None,
+            parity=_parity(built, other, samples) if other is not None and _integer_outputs(built) else None,
             latency=built.latency,
             float_latency=built.float_latency,
             warnings=tuple(self.warnings),
@@ -241,6 +273,10 @@ class _Work:
         write(folder / "report.html", html.render(report))
         write(folder / "report.json", report_json.render(report))
         return report
+
+
+def _integer_outputs(built: _Built) -> bool:
+    return all(port.name in built.plan for port in built.artifact.contract.outputs)
 
 
 def _parity(built: _Built, other: _Built, samples: Samples) -> Parity:

@@ -45,7 +45,9 @@ class Port:
     def encode(self, value: Array) -> Array:
         """A real value in source layout as the artifact wants it. Raises DataError on a wrong shape."""
         if tuple(value.shape) != self.source_shape:
-            raise DataError(f"input {self.name}: shape {list(value.shape)} was given, {list(self.source_shape)} is needed")
+            raise DataError(
+                f"input {self.name}: shape {list(value.shape)} was given, {list(self.source_shape)} is needed"
+            )
         stored = value.transpose(self.perm)
         if self.scale is None or self.zero_point is None:
             return np.asarray(stored, dtype=self.dtype, order="C")

@@ -10,10 +10,12 @@ import onnx_ir as ir
 
 from edgekit.emitters import Artifact
 from edgekit.errors import UnsupportedError
-from edgekit.graph import activations
-from edgekit.passes.known import unknown_ops
+from edgekit.graph import activations, units
+from edgekit.project import QuantizationConfig
+from edgekit.quant.kernels import computes_in_integers, touches_floats
 from edgekit.quant.plan import QuantPlan
-from edgekit.quant.solve import Rules, solve
+from edgekit.quant.precision import STATIC, default_precision, plan_for
+from edgekit.quant.solve import Rules
 from edgekit.target import Target
 
 
@@ -32,7 +34,9 @@ def emit(graph: ir.Model, plan: QuantPlan, target: Target, description: Descript
     if target.format == "tflite":
         from edgekit.emitters import tflite
 
-        options = tflite.Options(target.input_layout, target.io_dtype, target.ops, said.preprocessing, said.labels, said.facts)
+        options = tflite.Options(
+            target.input_layout, target.io_dtype, target.ops, said.preprocessing, said.labels, said.facts
+        )
         return tflite.emit(graph, plan, options)
     from edgekit.emitters import onnx_qdq
 
@@ -50,21 +54,55 @@ def emit_float(graph: ir.Model, target: Target) -> bytes:
     return onnx_qdq.emit(graph, QuantPlan({})).data
 
 
-def refuse_unsupported(graph: ir.Model, targets: Sequence[Target]) -> None:
+def precision_of(graph: ir.Model, target: Target, asked: str | None) -> str:
+    """The precision to build: the one asked for, else the target's choice. Raises UnsupportedError if it lacks it."""
+    if asked is None:
+        return default_precision(graph, target.precisions)
+    if asked not in target.precisions:
+        raise UnsupportedError([f"{target.name}: precision {asked}; this target has {', '.join(target.precisions)}"])
+    return asked
+
+
+def unasked(precisions: Mapping[Target, str], asked: str | None) -> list[str]:
+    """A line for each target that gets another precision than its first, because of what the network is."""
+    return [
+        f"{target.name}: built in {chosen}, as the network has attention; else ask for --precision {target.precisions[0]}"
+        for target, chosen in precisions.items()
+        if asked is None and chosen != target.precisions[0]
+    ]
+
+
+def rules_of(target: Target, float_nodes: Sequence[str] = ()) -> Rules:
+    """What a target and a project ask of a plan."""
+    return Rules(target.per_channel_fully_connected, frozenset(float_nodes))
+
+
+def refuse_unsupported(graph: ir.Model, precisions: Mapping[Target, str], config: QuantizationConfig) -> None:
     """Write the model once with made-up scales, so that all that a target cannot express is said before work starts.
+
+    Nodes that would compute in float in an integer precision are problems too, unless they are allowed to.
 
     Raises UnsupportedError with every problem of every target.
     """
-    unknown = unknown_ops(graph.graph)
-    if unknown:
-        raise UnsupportedError(unknown)
-    problems: list[str] = []
     ranges = {str(value.name): (-1.0, 1.0) for value in activations(graph.graph)}
-    for target in targets:
-        plan = solve(graph, ranges, Rules(per_channel_fully_connected=target.per_channel_fully_connected))
+    problems: list[str] = []
+    for target, precision in precisions.items():
+        plan = plan_for(graph, precision, ranges, rules_of(target, config.float_nodes))
+        if precision in STATIC and not config.allow_float:
+            problems += [f"{target.name}: {problem}" for problem in _floating(graph, plan, precision)]
         try:
             emit(graph, plan, target)
         except UnsupportedError as error:
             problems += [f"{target.name}: {problem}" for problem in error.problems]
     if problems:
-        raise UnsupportedError(problems)
+        raise UnsupportedError(list(dict.fromkeys(problems)))
+
+
+def _floating(graph: ir.Model, plan: QuantPlan, precision: str) -> list[str]:
+    """The nodes that compute on real numbers under a plan and were not told to."""
+    return [
+        f"node {unit.node.name}: {unit.node.op_type} has no integer kernel, so it would be float in {precision}; "
+        "allow it (--allow-float), name it in quantization.float_nodes, or take another precision"
+        for unit in units(graph.graph)
+        if touches_floats(unit) and not computes_in_integers(unit, plan) and unit.node.name not in plan.float_nodes
+    ]

@@ -28,7 +28,7 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
     """The static shape. Raises ModelError when an axis is not known."""
     if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
         raise ModelError(
-            f"tensor {value.name}: shape {value.shape or 'unknown'} is not fixed; pin the inputs' shapes in [model.inputs]"
+            f"tensor {value.name}: shape {value.shape or 'unknown'} is not fixed; pin the shapes in [model.inputs]"
         )
     return tuple(int(dim) for dim in value.shape)  # type: ignore[arg-type]
 
@@ -133,7 +133,7 @@ def units(graph: ir.Graph) -> list[Unit]:
 
 def _only_reader(node: ir.Node) -> ir.Node | None:
     value = node.outputs[0]
-    uses = value.uses()
+    uses = list(value.uses())
     if value.is_graph_output() or len(uses) != 1:
         return None
     reader: ir.Node = uses[0].node

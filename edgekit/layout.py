@@ -47,7 +47,7 @@ class Layouts:
 
 
 def decide(graph: ir.Graph, input_layout: str = "NHWC") -> Layouts:
-    """Assign a storage order to every value of the graph; ``input_layout`` NCHW keeps inputs and outputs as they are."""
+    """Assign a storage order to every value of the graph; ``input_layout`` NCHW keeps the ends as they are."""
     decided = Layouts()
     wanting = _wanting_channels_last(graph)
     keep = input_layout == "NCHW"
@@ -245,8 +245,10 @@ def _reshape(step: _Step) -> None:
     step.store(lambda r: result)
 
 
-def _feature_order(step: _Step, stored: Perm, before: tuple[int, ...], after: tuple[int, ...]) -> NDArray[np.intp] | None:
-    """(N, C, spatial...) flattened to (N, features) for fully-connected layers only: let their weights take the order."""
+def _feature_order(
+    step: _Step, stored: Perm, before: tuple[int, ...], after: tuple[int, ...]
+) -> NDArray[np.intp] | None:
+    """(N, C, spatial...) flattened to (N, features) for fully-connected layers: their weights take the order."""
     if len(after) != 2 or len(before) < 3 or after[0] != before[0] or stored[0] != 0:
         return None
     inner = [a for a in stored[1:] if before[a] > 1]
@@ -265,7 +267,9 @@ def _feeds_linear_only(value: ir.Value) -> bool:
         if node.op_type in ("Gemm", "MatMul") and use.idx == 0 and constant(node.inputs[1]) is not None:
             if attributes(node).get("transA", 0):
                 return False
-        elif not (OPS[node.op_type].layout is Layout.ANY and len(node.inputs) == 1 and _feeds_linear_only(node.outputs[0])):
+        elif not (
+            OPS[node.op_type].layout is Layout.ANY and len(node.inputs) == 1 and _feeds_linear_only(node.outputs[0])
+        ):
             return False
     return True
 

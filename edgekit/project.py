@@ -15,6 +15,7 @@ from typing import Any
 from edgekit.errors import ConfigError
 from edgekit.inputs import InputConfig, read_input
 from edgekit.recipe import RANGES, load_recipe
+from edgekit.target import PRECISIONS
 from edgekit.toml_table import Table, near_misses, read_toml
 
 METRICS = ("top1", "top5")
@@ -48,6 +49,15 @@ class CalibrationConfig:
     samples: int = 256
     range: str = "mse"
     percentile: float = 99.99
+
+
+@dataclass(frozen=True)
+class QuantizationConfig:
+    """The precision (None: the target's own choice), and what may stay in float: any node, or those named."""
+
+    precision: str | None = None
+    allow_float: bool = False
+    float_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Project:
     file: str = ""
     model: ModelConfig = ModelConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gates: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
     compress: tuple[Mapping[str, Any], ...] = ()
@@ -124,6 +135,7 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
     top = Table(data, file)
     model_table = top.table("model") or Table({}, file, "model")
     calibration_table = top.table("calibration") or Table({}, file, "calibration")
+    quantization = _quantization(top.table("quantization") or Table({}, file, "quantization"))
     evaluation_table = top.table("evaluation") or Table({}, file, "evaluation")
     gates = _gates(top.table("gates"))
     compress = _compress(top)
@@ -134,6 +146,7 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
         file=file,
         model=_model(model_table, preprocessing),
         calibration=calibration,
+        quantization=quantization,
         evaluation=_evaluation(evaluation_table, folder),
         gates=MappingProxyType(gates),
         compress=compress,
@@ -173,6 +186,16 @@ def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputCo
     both = {key: value for key, value in from_recipe.items() if value is not None} | given
     supply = recipe.supply if recipe.missing and "data" not in given else ""
     return CalibrationConfig(recipe=name, supply=supply, **both), recipe.preprocessing
+
+
+def _quantization(table: Table) -> QuantizationConfig:
+    config = QuantizationConfig(
+        precision=table.choice("precision", PRECISIONS),
+        allow_float=table.flag("allow_float") or False,
+        float_nodes=table.texts("float_nodes") or (),
+    )
+    table.close()
+    return config
 
 
 def _evaluation(table: Table, folder: Path) -> EvaluationConfig:

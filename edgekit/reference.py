@@ -18,13 +18,17 @@ class Reference:
         self.outputs = [str(value.name) for value in model.graph.outputs]
         self.inputs = [str(value.name) for value in model.graph.inputs]
         fed = set(self.inputs)
-        self.names = [name for name in dict.fromkeys([*names, *self.outputs])]
-        self._session = open_session(serialize(_exposing(model, [n for n in self.names if n not in fed])), "onnxruntime", threads)
+        self.names = list(dict.fromkeys([*names, *self.outputs]))
+        self._session = open_session(
+            serialize(_exposing(model, [n for n in self.names if n not in fed])), "onnxruntime", threads
+        )
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The values of ``names`` for one sample, float32, in source order."""
         values: dict[str, Array] = dict(self._session.run({name: inputs[name] for name in self.inputs}))
-        return {name: inputs[name] if name in self.inputs and name not in values else values[name] for name in self.names}
+        return {
+            name: inputs[name] if name in self.inputs and name not in values else values[name] for name in self.names
+        }
 
 
 def _exposing(model: ir.Model, names: Sequence[str]) -> ir.Model:

@@ -7,7 +7,7 @@ Samples pass one at a time; what is kept are sums. The signal of an output is ta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,7 +112,9 @@ class _Noise:
         if q is not None:
             low, high = q.range
             half = q.scale[0] / 2
-            self.at_limits += int(np.count_nonzero(found > high - half) + np.count_nonzero(found < min(low + half, -half)))
+            self.at_limits += int(
+                np.count_nonzero(found > high - half) + np.count_nonzero(found < min(low + half, -half))
+            )
             self.values += found.size
 
     @property
@@ -158,7 +160,9 @@ def fidelity(
         raise DataError("verification data: holds no samples")
     ops = {str(v.name): node.op_type for node in prepared.graph for v in node.outputs}
     table = tuple(
-        _row(str(v.name), ops, inner[str(v.name)], candidate.file) for v in activations(prepared.graph) if str(v.name) in inner
+        _row(str(v.name), ops, inner[str(v.name)], candidate.file)
+        for v in activations(prepared.graph)
+        if str(v.name) in inner
     )
     return Fidelity(count, {name: noise.snr_db for name, noise in outputs.items()}, table)
 
@@ -185,7 +189,9 @@ class Result:
     choices: Array
 
 
-def evaluate(runner: Runner, samples: Iterable[Sample], metric: Metric, progress: Progress, title: str, total: int) -> Result:
+def evaluate(
+    runner: Runner, samples: Iterable[Sample], metric: Metric, progress: Progress, title: str, total: int
+) -> Result:
     """Run every sample and compute the metric. Raises DataError when there are no samples or a label is missing."""
     choices: list[int] = []
     count = 0
@@ -252,7 +258,9 @@ def metric_of(name: str, folder: Path) -> Metric:
         return _BUILTIN[name]
     function = load_named(name, folder, "evaluation.metric", ConfigError)
     if not callable(function):
-        raise ConfigError(f"evaluation.metric {name}: is a {type(function).__name__}; expected {', '.join(_BUILTIN)} or module:function")
+        raise ConfigError(
+            f"evaluation.metric {name}: is a {type(function).__name__}, not {', '.join(_BUILTIN)} or module:function"
+        )
     metric: Metric = function
     return metric
 
@@ -275,7 +283,11 @@ _BUILTIN: dict[str, Metric] = {"top1": _top(1), "top5": _top(5)}
 
 
 def verify_artifact(
-    artifact: Path, model: ir.Model, samples: Iterable[Sample], progress: Progress, metric: tuple[str, Metric] | None = None
+    artifact: Path,
+    model: ir.Model,
+    samples: Iterable[Sample],
+    progress: Progress,
+    metric: tuple[str, Metric] | None = None,
 ) -> tuple[Fidelity, Evaluation | None]:
     """A finished artifact against the source graph: fidelity, and with ``metric`` (name, function) the evaluation."""
     from edgekit.runtimes import read
@@ -285,7 +297,7 @@ def verify_artifact(
     if metric is None:
         return found, None
     name, function = metric
-    total = len(samples) if hasattr(samples, "__len__") else 0
+    total = len(samples) if isinstance(samples, Sized) else 0
     reference = evaluate(FloatModel(prepared), samples, function, progress, "evaluate float", total)
     mine = evaluate(ArtifactModel(data, name=str(artifact)), samples, function, progress, "evaluate artifact", total)
     return found, compared(name, reference, mine)

@@ -80,7 +80,9 @@ class Constants(ABC):
         key = (operand.name, "aligned", self.out_perm, trim)
         if key not in self._constants:
             shape = tuple(array.shape[a] for a in self.out_perm)[lead:]
-            self._constants[key] = self._stored(operand.name, array, lambda a: a.transpose(self.out_perm).reshape(shape), None)
+            self._constants[key] = self._stored(
+                operand.name, array, lambda a: a.transpose(self.out_perm).reshape(shape), None
+            )
         return self._constants[key]
 
     def bias(self, operand: Operand | None, channels: int, source: Operand, weight: Tensor) -> Tensor:

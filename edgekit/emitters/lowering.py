@@ -39,7 +39,7 @@ class Lowering(Constants):
     # -- the loop calls these ---------------------------------------------------------------------------------------
 
     def declare(self, value: ir.Value, integer: bool = True) -> Tensor:
-        """The tensor of a computed or fed value, in its stored order; in integers when it is planned and asked for so."""
+        """The tensor of a computed or fed value, in its stored order; in integers when planned and asked for."""
         name = str(value.name)
         perm = self.layouts.stored[name]
         shape = shape_of(value)
@@ -81,11 +81,15 @@ class Lowering(Constants):
         """The bias of a unit whose op has no input for one."""
         value = unit.bias_value if unit.bias is not None else None
         array = constant(value)
-        return None if value is None or array is None else Operand(str(value.name), array.shape, str(array.dtype), (0,), array)
+        return (
+            None
+            if value is None or array is None
+            else Operand(str(value.name), array.shape, str(array.dtype), (0,), array)
+        )
 
     @staticmethod
     def _check_types(node: ir.Node, operands: Sequence[Operand | None]) -> None:
-        """Refuse what the operator does not take: LiteRT computes nonsense with some types and stops the process on others."""
+        """Refuse what the operator does not take: LiteRT computes nonsense or stops the process on some types."""
         types = OPS[node.op_type].types
         for operand in operands:
             tensor = operand.tensor if operand is not None else None
@@ -138,7 +142,9 @@ class Lowering(Constants):
         if key not in self._moved:
             order = [stored.index(axis) for axis in perm]
             shape = tuple(tensor.shape[i] for i in order)
-            out = Tensor(f"{name}/{'NHWC' if perm != identity(len(perm)) else 'source'}", shape, tensor.dtype, tensor.quant)
+            out = Tensor(
+                f"{name}/{'NHWC' if perm != identity(len(perm)) else 'source'}", shape, tensor.dtype, tensor.quant
+            )
             if [i for i in order if tensor.shape[i] != 1] == sorted(i for i in order if tensor.shape[i] != 1):
                 self.reshape(tensor, shape, out)
             elif order == [len(order) - 1, *range(len(order) - 1)] and tensor.shape[-1] <= NARROW:
@@ -149,7 +155,7 @@ class Lowering(Constants):
         return self._moved[key]
 
     def _deinterleave(self, tensor: Tensor, out: Tensor) -> None:
-        """(space, part, n) -> (n, space, part) for a small n: over (part, n, space), as XNNPACK is slow on narrow rows."""
+        """(space, part, n) -> (n, space, part) for a small n, by (part, n, space): XNNPACK is slow on narrow rows."""
         *space, part, n = tensor.shape
         size = math.prod(space)
         turned = self.temp((part * n, size), tensor)
@@ -214,8 +220,12 @@ class Lowering(Constants):
             real = np.nan_to_num(function(every))
         table = real.astype(self.out.dtype) if self.out.quant is None else numerics.quantize(real, self.out.quant)
         values = Tensor(f"{self.out.name}/table", (256,), self.out.dtype, self.out.quant, table)
-        wide = self.add("CAST", [tensor], self.temp(tensor.shape, dtype="int32"), in_data_type="INT8", out_data_type="INT32")
-        index = self.add("ADD", [wide, np.asarray([128])], self.temp(tensor.shape, dtype="int32"), fused_activation_function="NONE")
+        wide = self.add(
+            "CAST", [tensor], self.temp(tensor.shape, dtype="int32"), in_data_type="INT8", out_data_type="INT32"
+        )
+        index = self.add(
+            "ADD", [wide, np.asarray([128])], self.temp(tensor.shape, dtype="int32"), fused_activation_function="NONE"
+        )
         self.add("GATHER", [values, index], axis=0)
 
     @staticmethod
@@ -237,7 +247,9 @@ class Lowering(Constants):
             self.reshape(tensor, output.shape, output)
         for code, bound, last in (("MAXIMUM", low, high == math.inf), ("MINIMUM", high, True)):
             if abs(bound) != math.inf:
-                tensor = self.add(code, [tensor, self._filled(bound, output)], output if last else self.temp(output.shape, output))
+                tensor = self.add(
+                    code, [tensor, self._filled(bound, output)], output if last else self.temp(output.shape, output)
+                )
 
     def nonnegative(self, source: Operand) -> bool:
         tensor = self._input(source)

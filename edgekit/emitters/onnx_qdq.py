@@ -22,7 +22,7 @@ from edgekit.emitters.metadata import describe
 from edgekit.emitters.onnx_dynamic import quantize_at_run_time
 from edgekit.graph import Array, Unit, constant, dtype_of, shape_of, units
 from edgekit.layout import identity
-from edgekit.passes.rewrite import add_constant, drop, make
+from edgekit.passes.rewrite import add_constant, drop, make, unique_names
 from edgekit.quant import numerics
 from edgekit.quant.kernels import computes_in_integers, inputs_of
 from edgekit.quant.plan import HALF, QParams, QuantPlan
@@ -59,6 +59,7 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
     for value in graph.inputs:
         writer.value(value)
     writer.constants()
+    unique_names(graph)
     written.producer_name, written.producer_version = PRODUCER, None
     written.metadata_props["edgekit"] = describe(contract, plan, options.facts).decode()
     return Artifact("onnx", serialize(written), contract)
@@ -76,6 +77,7 @@ class _Writer:
     def __init__(self, graph: ir.Graph, plan: QuantPlan, activations: str) -> None:
         self._graph, self._plan, self._unsigned = graph, plan, activations == "uint8"
         self._scalars: dict[Any, ir.Value] = {}
+        self._restored: dict[ir.Value, str] = {}  # what a DequantizeLinear gives -> the planned name
         self._planned_constants = [v for v in graph.initializers.values() if v.name in plan and constant(v) is not None]
         self._activation_constants = _read_as_activations(graph)
 
@@ -92,7 +94,7 @@ class _Writer:
             outputs = (inner,)
         elif out is not None and unit.node.op_type == "Identity" and not outputs[0].is_graph_output():
             source = unit.node.inputs[0]
-            if source is not None and self._plan.get(_source_name(source)) == out:
+            if source is not None and self._plan.get(self._restored.get(source, str(source.name))) == out:
                 convenience.replace_all_uses_with(outputs[0], source)
                 drop(self._graph, unit.node)
                 return
@@ -108,6 +110,7 @@ class _Writer:
         quantized = self._node("QuantizeLinear", value, q, f"{name}/int")
         restored = self._node("DequantizeLinear", quantized.outputs[0], q, f"{name}/real")
         real = restored.outputs[0]
+        self._restored[real] = name
         real.shape, real.type = value.shape, value.type
         readers = [(use.node, use.idx) for use in value.uses() if use.node is not quantized]
         for node, position in readers:
@@ -190,11 +193,6 @@ def _with_bias(graph: ir.Graph, unit: Unit) -> Unit:
     _take_over(graph, result.outputs[0], old)
     drop(graph, *(n for n in (unit.bias, node) if n is not None))
     return replace(unit, node=result, bias=None)
-
-
-def _source_name(value: ir.Value) -> str:
-    """The planned name behind the real value that a DequantizeLinear gives, or the value's own."""
-    return str(value.name).removesuffix("/real")
 
 
 def _clips_alike(q: QParams, bounds: tuple[float, float]) -> bool:

@@ -58,7 +58,10 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
     written = lowering.graph
     written.inputs, written.outputs = [t for t, _ in inputs], [t for t, _ in outputs]
     contract = Contract(
-        tuple(port for _, port in inputs), tuple(port for _, port in outputs), dict(options.preprocessing), options.labels
+        tuple(port for _, port in inputs),
+        tuple(port for _, port in outputs),
+        dict(options.preprocessing),
+        options.labels,
     )
     written.metadata["edgekit"] = describe(contract, plan, options.facts)
     return Artifact("tflite", tflite_bytes.write(written), contract)
@@ -85,7 +88,10 @@ def _refuse_missing(lowering: Lowering, options: Options) -> None:
             missing.setdefault(op.code, []).append(op.outputs[0].name)
     if missing:
         raise UnsupportedError(
-            [f"operator {code}, which the target's runtime does not have, at {', '.join(names)}" for code, names in missing.items()]
+            [
+                f"operator {code}, which the target's runtime does not have, at {', '.join(names)}"
+                for code, names in missing.items()
+            ]
         )
 
 

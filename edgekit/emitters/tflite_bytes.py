@@ -68,7 +68,8 @@ ENUMS = {
     "output_type": schema.TensorType,
 }
 
-# Operator version: (float, int8), or (float, int8, int16), where it is not (1, 2). tensorflow/lite/tools/versioning/op_version.cc
+# Operator version: (float, int8), or (float, int8, int16), where it is not (1, 2).
+# tensorflow/lite/tools/versioning/op_version.cc
 VERSIONS: dict[str, tuple[int, ...]] = {
     "CONV_2D": (1, 3, 4),
     "DEPTHWISE_CONV_2D": (1, 3, 5),
@@ -269,9 +270,7 @@ def _code(w: _Writer, code: str, version: int) -> int:
 
 def _signature(w: _Writer, graph: Graph, index: dict[int, int]) -> int:
     def maps(tensors: Sequence[Tensor]) -> int:
-        return w.offsets(
-            [w.table("TensorMap", Name=w.string(t.name), TensorIndex=index[id(t)]) for t in tensors]
-        )
+        return w.offsets([w.table("TensorMap", Name=w.string(t.name), TensorIndex=index[id(t)]) for t in tensors])
 
     definition = w.table(
         "SignatureDef",

@@ -23,7 +23,9 @@ def divide_by_multiplying(model: ir.Model) -> bool:
         if divisor is None:
             continue
         if array is not None and np.all(array != 0):
-            factor = add_constant(graph, f"{divisor.name}.reciprocal", (1 / array.astype(np.float64)).astype(array.dtype))
+            factor = add_constant(
+                graph, f"{divisor.name}.reciprocal", (1 / array.astype(np.float64)).astype(array.dtype)
+            )
         elif array is None:
             inverse = make("Reciprocal", [divisor], divisor, f"{name}/reciprocal")
             graph.insert_before(node, inverse)
@@ -46,7 +48,9 @@ def simplify_powers(model: ir.Model) -> bool:
         if exponent is None or exponent.size != 1 or not is_float(node.outputs[0]):
             continue
         base, out = node.inputs[0], node.outputs[0]
-        form = {2.0: ("Mul", [base, base]), 0.5: ("Sqrt", [base]), -1.0: ("Reciprocal", [base])}.get(float(exponent.reshape(-1)[0]))
+        form = {2.0: ("Mul", [base, base]), 0.5: ("Sqrt", [base]), -1.0: ("Reciprocal", [base])}.get(
+            float(exponent.reshape(-1)[0])
+        )
         if form is not None:
             new = make(form[0], form[1], out, f"{out.name}/{form[0].lower()}")
             graph.insert_after(node, new)
@@ -81,7 +85,9 @@ def plain_gemm(model: ir.Model) -> bool:
         if bias is not None and (attrs.get("beta", 1.0) != 1.0 or bias.shape != np.shape(constant(node.inputs[2]))):
             make_private(graph, node, 2, bias)
         for name, value in (("alpha", 1.0), ("beta", 1.0), ("transA", 0), ("transB", 1)):
-            node.attributes[name] = ir.AttrFloat32(name, value) if isinstance(value, float) else ir.AttrInt64(name, value)
+            node.attributes[name] = (
+                ir.AttrFloat32(name, value) if isinstance(value, float) else ir.AttrInt64(name, value)
+            )
     return changed
 
 
@@ -113,7 +119,10 @@ def _spell_out_gemm(graph: ir.Graph, node: ir.Node, attrs: dict[str, Any]) -> No
             return add_constant(graph, f"{value.name}.scaled", array * np.asarray(factor, dtype))
         return step("Mul", [value, add_constant(graph, f"{stem}/factor", np.asarray(factor, dtype))], shape_of(value))
 
-    left, right = turned(node.inputs[0], bool(attrs.get("transA", 0))), turned(node.inputs[1], bool(attrs.get("transB", 0)))
+    left, right = (
+        turned(node.inputs[0], bool(attrs.get("transA", 0))),
+        turned(node.inputs[1], bool(attrs.get("transB", 0))),
+    )
     result = times(step("MatMul", [left, right], shape_of(out)), float(attrs.get("alpha", 1.0)))
     addend = times(node.inputs[2] if len(node.inputs) > 2 else None, float(attrs.get("beta", 1.0)))
     if addend is not None:
@@ -171,14 +180,18 @@ def global_pooling(model: ir.Model) -> bool:
 
 
 def _covers_space(node: ir.Node) -> bool:
-    shape = shape_of(node.inputs[0]) if node.op_type in ("ReduceMean", "AveragePool") and node.inputs[0] is not None else ()
+    shape = (
+        shape_of(node.inputs[0]) if node.op_type in ("ReduceMean", "AveragePool") and node.inputs[0] is not None else ()
+    )
     if len(shape) not in (3, 4):
         return False
     attrs = attributes(node)
     if node.op_type == "AveragePool":
         return tuple(attrs["kernel_shape"]) == shape[2:] and not any(attrs.get("pads", ())) and len(shape) == 4
     axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    return axes is not None and sorted(int(a) % len(shape) for a in axes) == list(range(2, len(shape))) and len(shape) == 4
+    return (
+        axes is not None and sorted(int(a) % len(shape) for a in axes) == list(range(2, len(shape))) and len(shape) == 4
+    )
 
 
 def lone_shared_inputs(model: ir.Model) -> bool:
@@ -192,7 +205,12 @@ def lone_shared_inputs(model: ir.Model) -> bool:
     graph, changed = model.graph, False
     for node in list(graph):
         quant = OPS[node.op_type].quant if node.op_type in OPS else None
-        if quant is None or quant.scale is not Scale.SHARED or quant.inputs is not None or not is_float(node.outputs[0]):
+        if (
+            quant is None
+            or quant.scale is not Scale.SHARED
+            or quant.inputs is not None
+            or not is_float(node.outputs[0])
+        ):
             continue
         for i, value in enumerate(node.inputs):
             if value is None or constant(value) is not None or not _shared_or_fixed(value):

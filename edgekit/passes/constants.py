@@ -11,13 +11,24 @@ from edgekit.graph import attributes, constant, shape_of
 from edgekit.passes.rewrite import add_constant, drop, put_in_place
 
 LARGEST = 1 << 26
+STORAGE = ("DequantizeLinear",)  # of a constant: only how it is stored
 
 
 def fold_constants(model: ir.Model) -> bool:
     """Evaluate nodes of constants, shape arithmetic included. Ensures: no Constant node; nothing unused."""
     from onnxscript import optimizer
 
-    optimizer.fold_constants(model, input_size_limit=LARGEST, output_size_limit=LARGEST)
+    for node in model.graph:
+        for out in node.outputs:
+            if out.shape is not None and not all(isinstance(dim, int) for dim in out.shape):
+                out.shape = None  # what was not known before folding would hide what is known then
+    optimizer.fold_constants(
+        model,
+        input_size_limit=LARGEST,
+        output_size_limit=LARGEST,
+        should_fold=lambda node: node.op_type in STORAGE or None,
+    )
+    common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.LiftSubgraphInitializersToMainGraphPass()(model)
     for i, value in enumerate(list(model.graph.outputs)):

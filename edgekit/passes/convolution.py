@@ -27,7 +27,9 @@ def fold_batch_norm(model: ir.Model) -> bool:
         gamma, beta, mean, var = (np.asarray(p, np.float64) for p in parameters)
         spread = var + float(attributes(node).get("epsilon", 1e-5))
         if spread.min(initial=1.0) <= 0:
-            raise ModelError(f"node {node.name}: BatchNormalization with a variance of {var.min():g}; it cannot be below zero")
+            raise ModelError(
+                f"node {node.name}: BatchNormalization with a variance of {var.min():g}; it cannot be below zero"
+            )
         factor = gamma / np.sqrt(spread)
         offset = beta - mean * factor
         before = node.inputs[0].producer() if node.inputs[0] is not None else None
@@ -78,7 +80,12 @@ def _spell_out(graph: ir.Graph, node: ir.Node, factor: Array, offset: Array) -> 
     rank = len(shape_of(source)) if source is not None else 4
     shape, name = [1, -1] + [1] * (rank - 2), str(node.inputs[1].name if node.inputs[1] is not None else node.name)
     dtype = np.asarray(constant(node.inputs[1])).dtype
-    scaled = make("Mul", [source, add_constant(graph, f"{name}.factor", factor.reshape(shape).astype(dtype))], out, f"{out.name}/scaled")
+    scaled = make(
+        "Mul",
+        [source, add_constant(graph, f"{name}.factor", factor.reshape(shape).astype(dtype))],
+        out,
+        f"{out.name}/scaled",
+    )
     offset_value = add_constant(graph, f"{name}.offset", offset.reshape(shape).astype(dtype))
     shifted = make("Add", [scaled.outputs[0], offset_value], out, f"{out.name}/shifted")
     graph.insert_after(node, [scaled, shifted])

@@ -66,7 +66,7 @@ def drop(graph: ir.Graph, *nodes: ir.Node) -> None:
 
 def single_reader(value: ir.Value) -> ir.Node | None:
     """The only node that reads a value which is not a graph output, or None."""
-    uses = value.uses()
+    uses = list(value.uses())
     return None if value.is_graph_output() or len(uses) != 1 else uses[0].node
 
 

@@ -39,7 +39,7 @@ def observe(
 
 
 def ranges_of(statistics: Mapping[str, Statistics], method: Method) -> dict[str, Range]:
-    """The range of each tensor that was seen, to 12 significant bits: what lies below differs from machine to machine."""
+    """The range of each tensor that was seen, to 12 significant bits: what lies below differs between machines."""
     found = {name: method.range_of(s) for name, s in statistics.items() if s.count}
     return {name: (_rounded(low), _rounded(high)) for name, (low, high) in found.items()}
 

@@ -36,6 +36,13 @@ def has_integer_kernel(unit: Unit) -> bool:
     return OPS[unit.node.op_type].quant.scale is not Scale.NONE and bool(activations_of(unit))
 
 
+def touches_floats(unit: Unit) -> bool:
+    """Whether a unit reads or gives real numbers that are computed."""
+    return any(
+        is_float(value) and constant(value) is None for value in (*unit.node.inputs, *unit.outputs) if value is not None
+    )
+
+
 def computes_in_integers(unit: Unit, plan: QuantPlan) -> bool:
     """Whether a unit reads, computes and stores integers under a plan; else it reads and gives real numbers."""
     weight = constant_weight(unit)

@@ -23,7 +23,6 @@ from edgekit.quant.ranges import Range
 from edgekit.quant.solve import Rules, solve
 
 STATIC = {"int8": "int8", "int16x8": "int16"}  # precision -> activations
-PRECISIONS = ("float32", "float16", "dynamic-int8", *STATIC)
 SMALLEST_HALF = 16  # elements: below, the conversion costs more than it saves
 SMALLEST_DYNAMIC = 1024
 DYNAMIC = ("Conv", "Gemm", "MatMul")  # what the runtimes have kernels for with int8 weights and real activations
@@ -83,7 +82,13 @@ def _weights(model: ir.Model, rules: Rules) -> dict[str, QParams]:
     for unit in units(model.graph):
         weight = constant_weight(unit)
         array = constant(weight)
-        if weight is None or array is None or unit.node.op_type not in DYNAMIC or array.size < SMALLEST_DYNAMIC or array.ndim < 2:
+        if (
+            weight is None
+            or array is None
+            or unit.node.op_type not in DYNAMIC
+            or array.size < SMALLEST_DYNAMIC
+            or array.ndim < 2
+        ):
             continue
         if unit.node.name in rules.float_nodes:
             continue

@@ -1,4 +1,4 @@
-"""Streaming statistics of one tensor, and the ways to draw a range from them. Memory does not depend on the data's size."""
+"""Streaming statistics of one tensor, and the ways to draw a range from them. Memory does not grow with the data."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _divergence(s: Statistics, low: Array, high: Array) -> Array:
 
 
 def _divergence_of(s: Statistics, low: float, high: float) -> float:
-    """KL(P || Q): P is the histogram with what lies outside moved to its edges, Q what 256 levels keep of the inside."""
+    """KL(P || Q): P is the histogram with what lies outside moved to its edges, Q what 256 levels keep of it."""
     centres, counts = s.centres, s.bins.astype(np.float64)
     counts[BINS // 2] = max(counts[BINS // 2] - s.zeros, 0)
     inside = np.flatnonzero((centres >= low) & (centres <= high))

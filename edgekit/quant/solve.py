@@ -89,9 +89,7 @@ def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], dtype: st
         if bounds.get(source, EVERYTHING)[0] <= low <= high <= bounds.get(source, EVERYTHING)[1]:
             groups.join(source, copy)
             hulls[groups.find(source)] = (low, high)
-    return {
-        name: pinned.get(groups.find(name)) or numerics.affine(*hulls[groups.find(name)], dtype) for name in ranges
-    }
+    return {name: pinned.get(groups.find(name)) or numerics.affine(*hulls[groups.find(name)], dtype) for name in ranges}
 
 
 def _hulls(groups: Groups, ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -144,7 +142,7 @@ def _weight(unit: Unit, source: QParams, out: QParams, bias: Array | None, rules
     if (linear and not rules.per_channel_fully_connected) or grouped or weights.ndim < 2:
         axis = None
     bound = weights.max(axis=tuple(i for i in range(weights.ndim) if i != axis)) if weights.size else np.zeros(1)
-    floor = out.scale[0] / source.scale[0] * SMALLEST_MULTIPLIER
+    floor = np.asarray(out.scale[0] / source.scale[0] * SMALLEST_MULTIPLIER)
     if bias is not None:
         size = np.abs(bias.astype(np.float64)) if axis is not None else np.abs(bias.astype(np.float64)).max(initial=0.0)
         floor = np.maximum(floor, size / (source.scale[0] * LARGEST_BIAS))

@@ -325,7 +325,12 @@ def doctor(as_json: bool) -> None:
 
 def main() -> None:
     """The ``edgekit`` program."""
-    cli(prog_name="edgekit")
+    import gc
+
+    try:
+        cli(prog_name="edgekit")
+    finally:
+        gc.freeze()  # or leaving looks through all of torch once more, for half a second
 
 
 if __name__ == "__main__":

@@ -111,13 +111,15 @@ def _search(s: Statistics, cost: Callable[[Statistics, Array, Array], Array]) ->
 
 
 def _squared_error(s: Statistics, low: Array, high: Array) -> Array:
+    """The cost of each candidate from running sums of count, value and value squared, not from all bins again."""
     centres, counts = s.centres, s.bins.astype(np.float64)
     counts[BINS // 2] = max(counts[BINS // 2] - s.zeros, 0)
-    step = (high - low) / (LEVELS - 1)
-    over = np.clip(centres[None] - high[:, None], 0, None)
-    under = np.clip(low[:, None] - centres[None], 0, None)
-    inside = ((over == 0) & (under == 0)) @ counts
-    return np.asarray(inside * step**2 / 12 + CLIPPING_WEIGHT * (over**2 + under**2) @ counts)
+    sums = np.zeros((3, BINS + 1))
+    np.cumsum([counts, counts * centres, counts * centres**2], axis=1, out=sums[:, 1:])
+    below, upto = sums[:, np.searchsorted(centres, low)], sums[:, np.searchsorted(centres, high, side="right")]
+    above, step = sums[:, -1:] - upto, (high - low) / (LEVELS - 1)
+    clipped = sum(tail[2] - 2 * end * tail[1] + end**2 * tail[0] for tail, end in ((below, low), (above, high)))
+    return np.asarray((upto[0] - below[0]) * step**2 / 12 + CLIPPING_WEIGHT * clipped)
 
 
 def _divergence(s: Statistics, low: Array, high: Array) -> Array:

@@ -83,11 +83,12 @@ class _Writer:
 
     def unit(self, unit: Unit) -> None:
         """Store what a unit gives; leave out an activation that the integers' limits already apply."""
-        if unit.bias is not None and computes_in_integers(unit, self._plan):
+        integer = computes_in_integers(unit, self._plan)
+        if unit.bias is not None and integer:
             unit = _with_bias(self._graph, unit)
         outputs = unit.outputs
         out = self._plan.get(str(outputs[0].name))
-        if out is not None and unit.activation is not None and _clips_alike(out, unit.bounds):
+        if integer and out is not None and unit.activation is not None and _clips_alike(out, unit.bounds):
             inner, result = unit.inner, unit.activation.outputs[0]
             _take_over(self._graph, inner, result)
             drop(self._graph, unit.activation)

@@ -325,7 +325,7 @@ def test_images_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a.png: cannot be read: .*truncated"):
         list(opened(tmp_path, "."))
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a.png: is a I;16 image; 8 bits a channel are needed"):
+    with pytest.raises(DataError, match=r"a.png: is a I(;16)? image; 8 bits a channel are needed"):
         list(opened(tmp_path, "."))
 
 

@@ -24,7 +24,7 @@ from edgekit.graph import Array, Unit, constant, dtype_of, shape_of, units
 from edgekit.layout import identity
 from edgekit.passes.rewrite import add_constant, drop, make, unique_names
 from edgekit.quant import numerics
-from edgekit.quant.kernels import computes_in_integers, inputs_of
+from edgekit.quant.kernels import computes_in_integers, constant_weight, inputs_of
 from edgekit.quant.plan import HALF, QParams, QuantPlan
 from edgekit.reference import serialize
 
@@ -99,8 +99,31 @@ class _Writer:
                 convenience.replace_all_uses_with(outputs[0], source)
                 drop(self._graph, unit.node)
                 return
+        elif out is not None and not integer and constant_weight(unit) is not None:
+            outputs = (self._guarded(outputs[0]),)
         for value in outputs:
             self.value(value)
+
+    def _guarded(self, value: ir.Value) -> ir.Value:
+        """The value through a maximum with the smallest number, which stands for it from here on.
+
+        ONNX Runtime quantizes float weights that it finds between DequantizeLinear and QuantizeLinear, per tensor, and
+        says nothing (its WeightBiasQuantization); it does not look past the maximum.
+        """
+        lowest = add_constant(self._graph, f"{value.name}/lowest", np.asarray(np.finfo(np.float32).min, np.float32))
+        readers = [(use.node, use.idx) for use in value.uses()]
+        guard = make("Max", [value, lowest], value, f"{value.name}/guard")
+        producer = value.producer()
+        if producer is not None:
+            self._graph.insert_after(producer, guard)
+        result = guard.outputs[0]
+        for node, position in readers:
+            node.replace_input_with(position, result)
+        for i, out in enumerate(self._graph.outputs):
+            if out is value:
+                self._graph.outputs[i] = result
+        value.name, result.name = f"{value.name}/unguarded", value.name
+        return result
 
     def value(self, value: ir.Value) -> None:
         """Q and DQ behind a computed or fed value; its name goes to what the readers see."""

@@ -117,6 +117,7 @@ def _networks() -> dict[str, Network]:
             (3, 352, 352),
             {"channels": "BGR", "resize": "input"},
             "shared:coco_calibration",
+            "shared:coco_evaluation",
             source="coco_fastestdet.onnx",
             input="input.1",
         ),

@@ -11,7 +11,7 @@ from typing import Any
 import shared
 
 ORT = "onnxruntime.quantization"
-TFLITE, ONNX = "edgekit int8 TFLite", "edgekit int8 ONNX, uint8 activations"
+TFLITE, ONNX = "edgekit TFLite", "edgekit ONNX, uint8 activations"
 NONE = "-"
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     print_table(("network", "latency", "`quantize_static`", "ratio"), onnx)
     print("\nAccuracy (top-1; agreement with float; signal-to-noise of the outputs):\n")
     judged = [row for name, item in accuracy.items() for row in accuracy_rows(name, item)]
-    print_table(("network", "artifact", "top-1", "agrees with float", "SNR"), judged)
+    print_table(("network", "artifact", "precision", "top-1", "agrees with float", "SNR"), judged)
     print()
     print(provenance({**latency, **size, **accuracy}.values()))
 
@@ -64,6 +64,7 @@ def accuracy_rows(name: str, result: dict[str, Any]) -> Iterable[list[str]]:
         yield [
             f"`{name}`, {result['samples']:,} inputs" if number == 0 else "",
             key,
+            item.get("precision", "float32"),
             f"{100 * item['top1']:.2f} %" if "top1" in item else NONE,
             f"{100 * item['agreement']:.2f} %" if key != "float" else "",
             f"{item['snr_db']:.1f} dB" if item["snr_db"] is not None else "",

@@ -123,7 +123,9 @@ def cli() -> None:
 @click.option("--recipe", "calibration__recipe", metavar="NAME", help="A calibration recipe.")
 @click.option("--samples", "calibration__samples", type=int, metavar="N", help="How many samples calibrate.")
 @click.option("--range", "calibration__range", metavar="METHOD", help="minmax, percentile, entropy or mse.")
-@click.option("--precision", "quantization__precision", metavar="NAME", help="int8, float32, float16, dynamic-int8, int16x8.")
+@click.option(
+    "--precision", "quantization__precision", metavar="NAME", help="int8, float32, float16, dynamic-int8, int16x8."
+)
 @click.option("--allow-float", "quantization__allow_float", is_flag=True, default=None, help="Let ops stay in float.")
 @click.option("--evaluation", "evaluation__data", metavar="DATA", help="Held-out data with labels.")
 @click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")

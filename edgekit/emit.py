@@ -66,7 +66,7 @@ def precision_of(graph: ir.Model, target: Target, asked: str | None) -> str:
 def unasked(precisions: Mapping[Target, str], asked: str | None) -> list[str]:
     """A line for each target that gets another precision than its first, because of what the network is."""
     return [
-        f"{target.name}: built in {chosen}, as the network has attention; else ask for --precision {target.precisions[0]}"
+        f"{target.name}: built in {chosen}, as the network has attention; or ask for --precision {target.precisions[0]}"
         for target, chosen in precisions.items()
         if asked is None and chosen != target.precisions[0]
     ]

@@ -1,8 +1,8 @@
 """How far long work has come: bars on a terminal, plain lines elsewhere, or nothing. Always on stderr.
 
-    with progress.task("calibrate", total=256) as step:
-        for sample in samples:
-            step()
+with progress.task("calibrate", total=256) as step:
+    for sample in samples:
+        step()
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,24 @@ def load_source(
         _no_weights(source, weights)
         return load(folder / source, shapes)
     if source.endswith(".pt2"):
-        from edgekit.frontends.torch import load_program
-
         _no_weights(source, weights)
-        return load_program(folder / source, shapes)
+        program: Loaded = _torch(source).load_program(folder / source, shapes)
+        return program
     if ":" in source:
-        from edgekit.frontends.torch import load_callable
-
-        return load_callable(source, weights, shapes, folder)
+        loaded: Loaded = _torch(source).load_callable(source, weights, shapes, folder)
+        return loaded
     raise ModelError(f"model {source}: expected file.onnx, file.pt2 or package.module:callable")
+
+
+def _torch(source: str) -> Any:
+    """The torch frontend. Raises ModelError where torch is not installed."""
+    try:
+        import torch  # noqa: F401, TID251 - only to see whether it is there
+    except ImportError as error:
+        raise ModelError(
+            f"model {source}: needs torch, which cannot be imported ({error}); install it: pip install 'edgekit[torch]'"
+        ) from None
+    return import_module("edgekit.frontends.torch")
 
 
 def _no_weights(source: str, weights: Path | None) -> None:

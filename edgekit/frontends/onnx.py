@@ -49,6 +49,11 @@ def _read(path: Path) -> onnx.ModelProto:
         raise ModelError(f"model {path}: not an ONNX file, truncated or corrupt ({_line(error)})") from error
     if not proto.graph.node:
         raise ModelError(f"model {path}: not an ONNX file, or one without a single node")
+    graph = proto.graph
+    texts = [text for n in graph.node for text in (n.op_type, n.domain, n.name, *n.input, *n.output)]
+    texts += [item.name for items in (graph.input, graph.output, graph.initializer) for item in items]
+    if not all(isinstance(text, str) for text in texts):  # protobuf hands out bytes where it is not UTF-8
+        raise ModelError(f"model {path}: not an ONNX file, truncated or corrupt (a name is not UTF-8)")
     return proto
 
 

@@ -53,7 +53,8 @@ def load_program(path: Path, shapes: Shapes | None) -> Loaded:
 
     if not path.is_file():
         raise ModelError(f"model {path}: {'is a folder' if path.is_dir() else 'no such file'}")
-    with _quiet(), _tensors_only(path), ForeignCode(f"model {path}: not a sound torch.export program", ModelError):
+    said = f"model {path}: not a sound torch.export program"
+    with _quiet(), _tensors_only(path), ForeignCode(said, ModelError, (UnpicklingError,)):
         program = torch.export.load(path)
         module = program.module()
     if program.example_inputs is None:
@@ -112,6 +113,10 @@ def _arguments(source: str, examples: Any, shapes: Shapes | None) -> Arguments:
     return placed, named
 
 
+def _pickled(path: Path) -> ModelError:
+    return ModelError(f"model {path}: holds pickled objects besides tensors; they can run code and are refused")
+
+
 @contextlib.contextmanager
 def _tensors_only(path: Path) -> Iterator[None]:
     """Lets ``torch.export.load`` read tensors, but no pickled objects, which could run code. Raises ModelError."""
@@ -121,11 +126,13 @@ def _tensors_only(path: Path) -> Iterator[None]:
     except (zipfile.BadZipFile, OSError) as error:
         raise ModelError(f"model {path}: not a torch.export program, truncated or corrupt ({error})") from error
     if objects:
-        raise ModelError(f"model {path}: holds pickled objects ({objects[0]}), which can run code and are refused")
+        raise _pickled(path)
     before = os.environ.get(WEIGHTS_ONLY)
     os.environ[WEIGHTS_ONLY] = "1"
     try:
         yield
+    except UnpicklingError:
+        raise _pickled(path) from None
     finally:
         os.environ.pop(WEIGHTS_ONLY)
         if before is not None:
@@ -149,18 +156,27 @@ def _call(source: str, folder: Path) -> Any:
         return function()
 
 
-def _load_weights(module: Any, path: Path) -> None:
+def _read_weights(path: Path) -> Any:
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with _quiet():
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _shape(value: Any) -> str:
+    return str(list(value.shape)) if hasattr(value, "shape") else f"of type {type(value).__name__}"
+
+
+def _load_weights(module: Any, path: Path) -> None:
+    from safetensors import SafetensorError
 
     if not path.is_file():
         raise ModelError(f"weights {path}: no such file")
     try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read_weights(path)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ModelError(
             f"weights {path}: not safetensors or a plain state_dict ({_first_line(error)}); save with "
@@ -168,13 +184,14 @@ def _load_weights(module: Any, path: Path) -> None:
         ) from error
     if not isinstance(state, Mapping):
         raise ModelError(f"weights {path}: holds a {type(state).__name__}; expected a state_dict")
+    state = {str(name): value for name, value in state.items()}
     wanted = module.state_dict()
     missing = sorted(name for name in wanted if name not in state and not name.endswith("num_batches_tracked"))
     unknown = sorted(name for name in state if name not in wanted)
     shapes = [
-        f"{name} is {list(state[name].shape)}, the model wants {list(wanted[name].shape)}"
+        f"{name} is {_shape(state[name])}, the model wants {list(wanted[name].shape)}"
         for name in wanted
-        if name in state and state[name].shape != wanted[name].shape
+        if name in state and _shape(state[name]) != str(list(wanted[name].shape))
     ]
     named = {"missing": missing, "unknown": unknown}
     problems = [f"{kind} {', '.join(names)}" for kind, names in named.items() if names] + shapes

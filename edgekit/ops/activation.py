@@ -21,7 +21,7 @@ def relu(tfl: Tfl, X: Operand) -> None:
 
 @op("Clip", since=13, layout=Layout.ANY, quant=FIRST, types=NUMBERS)
 def clip(tfl: Tfl, input: Operand, min: Operand | None = None, max: Operand | None = None) -> None:
-    """RELU, RELU6, or MAXIMUM and MINIMUM; in int8 QUANTIZE, where the limits of the result's scale clip by themselves."""
+    """RELU, RELU6, or MAXIMUM and MINIMUM; in int8 QUANTIZE, where the limits of the result's scale clip alone."""
     _clip(tfl, input, float(full(min, np.asarray(-math.inf))), float(full(max, np.asarray(math.inf))))
 
 
@@ -75,7 +75,7 @@ def tanh(tfl: Tfl, input: Operand) -> None:
 
 @op("HardSigmoid", since=6, layout=Layout.ANY)
 def hard_sigmoid(tfl: Tfl, X: Operand, *, alpha: float = 0.2, beta: float = 0.5) -> None:
-    """ADD and RELU6, then MUL, where alpha is 1/6 and beta 1/2 as torch has it; else a table, or clip(alpha x + beta)."""
+    """ADD, RELU6 and MUL, where alpha is 1/6 and beta 1/2 as torch has it; else a table, or clip(alpha x + beta)."""
     if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
         quant = tfl.scaled(tfl.out.quant, 6.0)
         middle = tfl.temp(tfl.out.shape, dtype=tfl.out.dtype, quant=quant)

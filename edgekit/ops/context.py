@@ -81,7 +81,7 @@ class Tfl(Protocol):
         """A tensor between two operators of one node, with the type and scale of ``like`` unless they are given."""
 
     def weight(self, operand: Operand, transform: Callable[[Array], Array], axis: int | None) -> Tensor:
-        """A constant weight, quantized as planned, then brought into TFLite's order; ``axis`` is its channel axis there."""
+        """A constant weight, quantized as planned, then in TFLite's order; ``axis`` is its channel axis there."""
 
     def bias(self, operand: Operand | None, channels: int, source: Operand, weight: Tensor) -> Tensor:
         """A bias as planned, or zeros of the type that the operator wants."""
@@ -99,7 +99,7 @@ class Tfl(Protocol):
         """A constant that holds real ``values`` in the scale of ``source``."""
 
     def clamp(self, source: Any, low: float, high: float, output: Tensor) -> None:
-        """Fill ``output`` with ``source`` clipped to [low, high]; limits that its scale keeps by itself cost nothing."""
+        """Fill ``output`` with ``source`` clipped to [low, high]; limits that its scale keeps cost nothing."""
 
     def whole(self) -> QParams:
         """The scale of plain integers: 1."""

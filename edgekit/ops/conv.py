@@ -106,9 +106,9 @@ def conv_transpose(
     bias = tfl.bias(B, channels, X, weights)
 
     def write(spatial: list[int], padding: str, output: Any) -> Any:
-        shape = np.asarray([X.shape[0], *([1] * (2 - rank)), *spatial, channels])
+        shape = [int(X.shape[0]), *([1] * (2 - rank)), *spatial, channels]
         result = output if rank == 2 and output is not None else tfl.temp(shape, tfl.out)
-        tfl.add("TRANSPOSE_CONV", [shape, *inputs, bias], result, padding=padding, **options)
+        tfl.add("TRANSPOSE_CONV", [np.asarray(shape), *inputs, bias], result, padding=padding, **options)
         return tfl.reshape(result, (shape[0], *spatial, channels), output) if rank == 1 else result
 
     if reach == list(out):
@@ -122,7 +122,7 @@ def conv_transpose(
 
 
 def _cut(auto_pad: str, pads: Any, output_shape: Any, surplus: list[int], output_padding: Any) -> list[int]:
-    """How much of the kernel's reach is cut off at the start of each axis (ONNX ConvTranspose, "pads" and "auto_pad")."""
+    """How much of the kernel's reach is cut off where each axis starts (ONNX ConvTranspose, "pads", "auto_pad")."""
     if auto_pad in ("NOTSET", "VALID") and output_shape is None:
         return [int(p) for p in (pads or [0] * 2 * len(surplus))[: len(surplus)]]
     extra = output_padding or [0] * len(surplus)
@@ -139,7 +139,9 @@ def _dense(weights: Array, group: int, dilation: tuple[int, ...]) -> Array:
     """Kernel (in, out / group, spatial...) as one group without gaps: blocks on the diagonal, zeros in the gaps."""
     inputs, outputs, *kernel = weights.shape
     if any(d > 1 for d in dilation):
-        spread = np.zeros((inputs, outputs, *((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))), weights.dtype)
+        spread = np.zeros(
+            (inputs, outputs, *((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))), weights.dtype
+        )
         spread[(slice(None), slice(None), *(slice(None, None, d) for d in dilation))] = weights
         weights = spread
     if group == 1:

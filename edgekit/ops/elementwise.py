@@ -55,24 +55,25 @@ _variadic("Min", "MINIMUM")
 def power(tfl: Tfl, X: Operand, Y: Operand) -> None:
     """POW; in int8 a table, for one constant exponent. The passes know x^2, x^0.5, x and 1/x by simpler names."""
     if tfl.quantized:
-        exponent = None if Y.array is None or Y.array.size != 1 else float(Y.array.reshape(-1)[0])
-        if exponent is None or X.array is not None:
+        exponents = [] if Y.array is None or X.array is not None else Y.array.reshape(-1).tolist()
+        if len(exponents) != 1:
             unsupported("an exponent that is not one constant has no integer form")
+        exponent = float(exponents[0])
         tfl.lookup(X, lambda x: np.power(x, exponent))
         return
     items: list[Any] = [tfl.aligned(X), tfl.aligned(Y)]
-    for i, operand in enumerate((X, Y)):
-        if tfl.tensor(items[i]).dtype != tfl.out.dtype:
-            if operand.array is None:
-                unsupported(f"a base and an exponent of two types, {X.dtype} and {Y.dtype}")
-            items[i] = tfl.integers(X, tfl.tensor(items[i]).data) if i else unsupported("a constant base of another type")
+    if X.dtype != Y.dtype:
+        exponent_array = Y.array
+        if exponent_array is None or exponent_array.size != 1:
+            unsupported(f"a base and an exponent of two types, {X.dtype} and {Y.dtype}")
+        items[1] = tfl.integers(X, exponent_array)
     tfl.add("POW", items)
 
 
 Function = Callable[[Array], Array]
 # ONNX op, since, TFLite operator, its int8 kernel is exact, element types, the function. Measured on ai-edge-litert 2.3
-# against the rounded function: EXP, LOG and ABS agree for every integer; SQRT is one step off for half of them; NEG does
-# not look at the scale; the others have no int8 kernel.
+# against the rounded function: EXP, LOG and ABS agree for every integer; SQRT is one step off for half of them; NEG
+# does not look at the scale; the others have no int8 kernel.
 UNARY: list[tuple[str, int, str, bool, Types, Function]] = [
     ("Abs", 13, "ABS", True, ("float32", "int32"), np.abs),
     ("Exp", 13, "EXP", True, FLOAT, np.exp),
@@ -133,7 +134,7 @@ def identity(tfl: Tfl, input: Operand) -> None:
         tfl.reshape(input, tfl.out.shape, tfl.out)
 
 
-@op("Cast", since=21, layout=Layout.ANY, quant=Quant(scale=Scale.NONE), types=ANYTHING)
+@op("Cast", since=21, layout=Layout.ANY, types=ANYTHING)
 def cast(tfl: Tfl, input: Operand, *, saturate: int = 1, to: int | None = None) -> None:
     """CAST; from integers to int8 with a scale CAST and QUANTIZE, back a table."""
     source, out = tfl.tensor(input), tfl.out

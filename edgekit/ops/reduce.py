@@ -36,7 +36,7 @@ for row in REDUCTIONS:
     _reduction(*row)
 
 
-@op("ArgMax", since=13, layout=Layout.AXIS, quant=Quant(scale=Scale.NONE), types=("float32", "int32"))
+@op("ArgMax", since=13, layout=Layout.AXIS, types=("float32", "int32"))
 def arg_max(tfl: Tfl, data: Operand, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> None:
     """ARG_MAX, then RESHAPE where the axis is kept."""
     if select_last_index:

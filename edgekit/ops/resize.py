@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,9 @@ def resize(
 ) -> None:
     """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR, in the coordinate convention that reads the very same positions."""
     if antialias or mode == "cubic" or len(X.shape) != 4 or X.shape[:2] != tfl.shape[:2]:
-        unsupported(f"mode {mode} with antialias {antialias} over {len(X.shape)} axes; nearest and linear over H and W are supported")
+        unsupported(
+            f"mode {mode}, antialias {antialias}, {len(X.shape)} axes; nearest and linear over H and W are supported"
+        )
     ratio = _ratios(X, tfl, scales, axes)
     positions = [
         _source(coordinate_transformation_mode, np.arange(n, dtype=np.float64), m, n, r)
@@ -54,13 +57,17 @@ def resize(
             tfl.add(code, [X, size], align_corners=corners, half_pixel_centers=half)
             return
     if not nearest:
-        unsupported(f"{coordinate_transformation_mode} from {X.shape[2:]} to {tfl.shape[2:]} reads positions that TFLite cannot")
+        unsupported(
+            f"{coordinate_transformation_mode} from {X.shape[2:]} to {tfl.shape[2:]} reads positions that TFLite cannot"
+        )
     source: Any = X
     for axis in (0, 1):
         index = _round(positions[axis], nearest_mode, X.shape[2 + axis])
         shape = list(tfl.tensor(source).shape)
         shape[1 + axis] = len(index)
-        source = tfl.add("GATHER", [source, index], tfl.temp(shape, X) if axis == 0 else tfl.out, axis=1 + axis, batch_dims=0)
+        source = tfl.add(
+            "GATHER", [source, index], tfl.temp(shape, X) if axis == 0 else tfl.out, axis=1 + axis, batch_dims=0
+        )
 
 
 def _ratios(X: Operand, tfl: Tfl, scales: Operand | None, axes: Any) -> list[float]:
@@ -98,11 +105,11 @@ def _agree(rule: Any, positions: Array, m: int, n: int, nearest_mode: str | None
 
 def _round(positions: Array, nearest_mode: str, m: int) -> Array:
     """ONNX's choice among neighbours ("nearest_mode")."""
-    rounded = {
+    ways: dict[str, Callable[[Array], Array]] = {
         "round_prefer_floor": lambda p: np.ceil(p - 0.5),
         "round_prefer_ceil": lambda p: np.floor(p + 0.5),
         "floor": np.floor,
         "ceil": np.ceil,
-    }[nearest_mode](positions)
-    index: Array = np.clip(rounded, 0, m - 1).astype(np.int64)
+    }
+    index: Array = np.clip(ways[nearest_mode](positions), 0, m - 1).astype(np.int64)
     return index

@@ -42,7 +42,7 @@ def transpose(tfl: Tfl, data: Operand, *, perm: tuple[int, ...] | None = None) -
     tfl.reshape(data, tfl.out.shape, tfl.out)
 
 
-@op("Expand", since=13, layout=Layout.SOURCE, quant=SHARED, types=ANYTHING)
+@op("Expand", since=13, layout=Layout.ANY, quant=SHARED, types=ANYTHING)
 def expand(tfl: Tfl, input: Operand, shape: Operand) -> None:
     """BROADCAST_TO."""
     tfl.add("BROADCAST_TO", [input, np.asarray(tfl.out.shape)])
@@ -58,7 +58,7 @@ def tile(tfl: Tfl, input: Operand, repeats: Operand) -> None:
 @op("Concat", since=13, layout=Layout.AXIS, quant=Quant(scale=Scale.SHARED), types=ANYTHING)
 def concat(tfl: Tfl, *inputs: Operand, axis: int | None = None) -> None:
     """CONCATENATION."""
-    items = [tfl.aligned(item) for item in inputs]
+    items = [tfl.aligned(item, trim=False) for item in inputs]
     where = tfl.out_perm.index(int(axis or 0) % len(tfl.out_perm))
     tfl.add("CONCATENATION", items, axis=where, fused_activation_function="NONE")
 
@@ -85,7 +85,7 @@ def slice_(
     axes: Operand | None = None,
     steps: Operand | None = None,
 ) -> None:
-    """SLICE; STRIDED_SLICE with steps; a stride over the image becomes a convolution that copies (see ``_subsample``)."""
+    """SLICE; STRIDED_SLICE with steps; a stride over the image is a convolution that copies (``_subsample``)."""
     first = full(starts, np.zeros(0)).reshape(-1)
     which = full(axes, np.arange(len(first))).reshape(-1)
     step_of = full(steps, np.ones(len(first), np.int64)).reshape(-1)
@@ -105,7 +105,15 @@ def slice_(
         end = begin + step * shape
         mask = sum(1 << i for i in range(rank) if step[i] < 0 and end[i] < 0)
         end = np.where(end < 0, 0, end)
-        tfl.add("STRIDED_SLICE", [data, begin, end, step], begin_mask=0, end_mask=mask, ellipsis_mask=0, new_axis_mask=0, shrink_axis_mask=0)
+        tfl.add(
+            "STRIDED_SLICE",
+            [data, begin, end, step],
+            begin_mask=0,
+            end_mask=mask,
+            ellipsis_mask=0,
+            new_axis_mask=0,
+            shrink_axis_mask=0,
+        )
 
 
 def _images(data: Operand) -> bool:
@@ -152,12 +160,20 @@ def gather(tfl: Tfl, data: Operand, indices: Operand, *, axis: int = 0) -> None:
     if steps[0] > 1:
         step = np.ones(len(size), np.int64)
         step[at] = steps[0]
-        end = np.asarray(source.shape)
-        tfl.add("STRIDED_SLICE", [data, begin, end, step], begin_mask=0, end_mask=0, ellipsis_mask=0, new_axis_mask=0, shrink_axis_mask=0)
+        end = begin + step * np.asarray(tfl.out.shape)
+        tfl.add(
+            "STRIDED_SLICE",
+            [data, begin, end, step],
+            begin_mask=0,
+            end_mask=0,
+            ellipsis_mask=0,
+            new_axis_mask=0,
+            shrink_axis_mask=0,
+        )
     elif index.ndim == 1:
         tfl.add("SLICE", [data, begin, size])
     else:
-        tfl.reshape(tfl.add("SLICE", [data, begin, size], tfl.temp(size, data)), tfl.out.shape, tfl.out)
+        tfl.reshape(tfl.add("SLICE", [data, begin, size], tfl.temp(list(size), data)), tfl.out.shape, tfl.out)
 
 
 @op("Pad", since=21, layout=Layout.AXIS, quant=SHARED, types=ANYTHING)
@@ -170,7 +186,7 @@ def pad(
     *,
     mode: str = "constant",
 ) -> None:
-    """PAD with zero, PADV2 with another constant, MIRROR_PAD for reflect; a negative pad is a SLICE."""
+    """PAD with zero, PADV2 with a constant, MIRROR_PAD for reflect, GATHER for edge and wrap; a negative pad: SLICE."""
     rank = len(data.shape)
     amounts = full(pads, np.zeros(0)).reshape(2, -1)
     which = full(axes, np.arange(rank)).reshape(-1)
@@ -193,7 +209,19 @@ def pad(
         inputs = [source, table] if value == 0 else [source, table, tfl.integers(data, np.asarray([value], np.float32))]
         tfl.add("PAD" if value == 0 else "PADV2", inputs)
     else:
-        unsupported(f"mode {mode}; TFLite pads by a constant or by reflection")
+        _copy_around(tfl, source, table, mode)
+
+
+def _copy_around(tfl: Tfl, source: Any, table: Any, mode: str) -> None:
+    """Pad by copies of the edge, or of the other side (wrap): GATHER along each padded axis."""
+    padded = [axis for axis in range(len(table)) if table[axis].any()]
+    for axis in padded:
+        shape = list(tfl.tensor(source).shape)
+        index = np.arange(-table[axis, 0], shape[axis] + table[axis, 1])
+        index = np.clip(index, 0, shape[axis] - 1) if mode == "edge" else index % shape[axis]
+        shape[axis] = len(index)
+        target = tfl.out if axis == padded[-1] else tfl.temp(shape, source)
+        source = tfl.add("GATHER", [source, index], target, axis=axis, batch_dims=0)
 
 
 @op("DepthToSpace", since=13, layout=Layout.NHWC, quant=SHARED, types=NUMBERS)

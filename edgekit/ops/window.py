@@ -11,7 +11,7 @@ from edgekit.ops.context import Operand, Tfl
 
 @dataclass(frozen=True)
 class Window:
-    """The spatial side of a convolution or pooling, one number an axis: kernel, stride, dilation, and what surrounds it."""
+    """The spatial side of a convolution or pooling, one number an axis: kernel, stride, dilation, and padding."""
 
     size: tuple[int, ...]
     out: tuple[int, ...]
@@ -89,8 +89,8 @@ def surround(tfl: Tfl, source: object, w: Window, lowest: bool = False) -> tuple
     if w.padding is not None:
         return source, w.padding
     pads = np.asarray([(0, 0), *zip(w.begin, w.end, strict=True), (0, 0)])
-    tensor = getattr(source, "tensor", None) or source
-    shape = [n + int(p.sum()) for n, p in zip(tensor.shape, pads, strict=True)]  # type: ignore[attr-defined]
+    tensor = tfl.tensor(source)
+    shape = [n + int(p.sum()) for n, p in zip(tensor.shape, pads, strict=True)]
     if lowest:
         low = tfl.lowest(source)
         return tfl.add("PADV2", [source, pads, low], tfl.temp(shape, source)), "VALID"

@@ -71,7 +71,7 @@ def plain_gemm(model: ir.Model) -> bool:
             continue
         attrs = attributes(node)
         weights = constant(node.inputs[1])
-        bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+        given = bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         absent = len(node.inputs) < 3 or node.inputs[2] is None
         columns = shape_of(node.outputs[0])[-1]
         per_output = absent or (bias is not None and (bias.size == 1 or bias.shape in ((columns,), (1, columns))))
@@ -82,7 +82,7 @@ def plain_gemm(model: ir.Model) -> bool:
         weights, bias = _plain(weights, bias, attrs)
         if not attrs.get("transB", 0) or attrs.get("alpha", 1.0) != 1.0:
             make_private(graph, node, 1, weights)
-        if bias is not None and (attrs.get("beta", 1.0) != 1.0 or bias.shape != np.shape(constant(node.inputs[2]))):
+        if bias is not None and given is not None and (attrs.get("beta", 1.0) != 1.0 or bias.shape != given.shape):
             make_private(graph, node, 2, bias)
         for name, value in (("alpha", 1.0), ("beta", 1.0), ("transA", 0), ("transB", 1)):
             node.attributes[name] = (

@@ -37,9 +37,10 @@ def plain_shuffles(model: ir.Model) -> bool:
 def _gathers(value: ir.Value) -> list[ir.Node]:
     """The nodes that read a value, if all of them are Gathers of one constant index, in the order of the index."""
     nodes = [use.node for use in value.uses()]
-    if value.is_graph_output() or any(n.op_type != "Gather" or np.size(constant(n.inputs[1])) != 1 for n in nodes):
+    if value.is_graph_output() or any(n.op_type != "Gather" for n in nodes):
         return []
-    if any(constant(n.inputs[1]) is None for n in nodes):
+    indices = [constant(n.inputs[1]) for n in nodes]
+    if any(index is None or index.size != 1 for index in indices):
         return []
     return sorted(nodes, key=lambda n: int(np.asarray(constant(n.inputs[1])).reshape(-1)[0]))
 

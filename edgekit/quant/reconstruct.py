@@ -1,0 +1,176 @@
+"""Round weights with regard to what they multiply, and move the mean error that is left into the bias.
+
+Rounding each weight to its nearest integer is blind to its inputs. Here the columns of a layer are rounded one by one,
+and the error of each is made up for by those that are still to come, so that the layer's output changes least over the
+calibration inputs: optimal brain surgery for quantization (Frantar et al. 2022, "GPTQ", with columns in the order of
+their inputs' power). What remains of the mean is corrected in the bias (Nagel et al. 2019, section 4.2). Scales, and so
+the plan, stay as they are; nothing runs slower for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.graph import Array, Unit, attributes, constant, shape_of, units
+from edgekit.progress import Progress
+from edgekit.quant.kernels import constant_weight
+from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.reference import Reference
+from edgekit.samples import Sample
+
+COLUMNS = 16  # input vectors that are looked at for each input of a layer, over all samples
+FEWEST, MOST = 8, 256  # and for each sample
+BLOCK = 64  # columns that are rounded before the rest is brought up to date
+DAMPING = 0.01  # of the mean power, added to every input: few samples do not span a wide layer
+WIDEST = 4608  # inputs of a group; beyond, the second moments would not fit and nearest rounding stays
+
+
+@dataclass
+class _Layer:
+    """A layer with constant weights, seen as groups of matrices (group, out, in), and the moments of its inputs."""
+
+    unit: Unit
+    weights: Array
+    moments: Array
+    mean: Array
+    count: int = 0
+    window: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def add(self, value: Array, draw: np.random.Generator, samples: int) -> None:
+        """Take in one input of the layer, source layout, of so many samples."""
+        most = int(np.clip(COLUMNS * self.weights.shape[2] / samples, FEWEST, MOST))
+        columns = self._columns(value, draw, most)  # (group, in, positions)
+        self.moments += columns @ columns.transpose(0, 2, 1)
+        self.mean += columns.sum(2)
+        self.count += columns.shape[2]
+
+    def _columns(self, value: Array, draw: np.random.Generator, most: int) -> Array:
+        groups, _, width = self.weights.shape
+        if not self.window:
+            rows = value.reshape(-1, value.shape[-1])
+            picks = draw.permutation(len(rows))[:most]
+            return rows[picks].T[None]
+        kernel, stride, dilation, pads = (self.window[k] for k in ("kernel", "strides", "dilations", "pads"))
+        half = len(pads) // 2
+        padded = np.pad(value[0], [(0, 0), *zip(pads[:half], pads[half:], strict=True)])
+        extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        view = np.lib.stride_tricks.sliding_window_view(padded, extent, tuple(range(1, 1 + half)))
+        steps = (*stride, *dilation)
+        view = view[(slice(None), *(slice(None, None, step) for step in steps))]
+        spatial = view.shape[1 : 1 + half]
+        picks = draw.permutation(int(np.prod(spatial)))[:most]
+        index: tuple[Any, ...] = (slice(None), *np.unravel_index(picks, spatial))
+        patches: Array = view[index]  # (channels, positions, kernel...)
+        columns: Array = np.moveaxis(patches, 1, -1).reshape(groups, width, len(picks))
+        return columns
+
+
+def reconstruct(
+    model: ir.Model, plan: QuantPlan, samples: Iterable[Sample], progress: Progress, total: int
+) -> ir.Model:
+    """A copy of a prepared model whose planned int8 weights lie on their grid and whose biases make up for the rest.
+
+    Names, shapes and scales stay, so that ``plan`` holds for the copy.
+    """
+    copy = model.clone()
+    layers = _layers(copy, plan)
+    reference = Reference(copy, list(dict.fromkeys(str(layer.unit.node.inputs[0].name) for layer in layers)))  # type: ignore[union-attr]
+    draw = np.random.default_rng(0)
+    with progress.task("reconstruct", total) as step:
+        for sample in samples:
+            values = reference.run(sample.inputs)
+            for layer in layers:
+                layer.add(values[str(layer.unit.node.inputs[0].name)], draw, total)  # type: ignore[union-attr]
+            step()
+    for layer in layers:
+        _apply(copy, layer, plan)
+    return copy
+
+
+def _layers(model: ir.Model, plan: QuantPlan) -> list[_Layer]:
+    found = []
+    for unit in units(model.graph):
+        weight = constant_weight(unit)
+        quant = plan.get(str(weight.name)) if weight is not None else None
+        if weight is None or quant is None or quant.dtype != "int8" or len(weight.uses()) > 1:
+            continue
+        array = np.asarray(constant(weight), np.float64)
+        layer = _conv(unit, array) if unit.node.op_type == "Conv" else _linear(unit, array)
+        if layer is not None and layer.weights.shape[2] <= WIDEST:
+            found.append(layer)
+    return found
+
+
+def _conv(unit: Unit, array: Array) -> _Layer | None:
+    attrs = attributes(unit.node)
+    if attrs.get("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    kernel, groups = array.shape[2:], int(attrs.get("group", 1))
+    rank = len(kernel)
+    window = {
+        "kernel": tuple(kernel),
+        "strides": tuple(attrs.get("strides") or (1,) * rank),
+        "dilations": tuple(attrs.get("dilations") or (1,) * rank),
+        "pads": tuple(attrs.get("pads") or (0,) * 2 * rank),
+    }
+    weights = array.reshape(groups, array.shape[0] // groups, -1)
+    width = weights.shape[2]
+    return _Layer(unit, weights, np.zeros((groups, width, width)), np.zeros((groups, width)), window=window)
+
+
+def _linear(unit: Unit, array: Array) -> _Layer | None:
+    if unit.node.op_type not in ("Gemm", "MatMul") or array.ndim != 2:
+        return None
+    weights = (array if unit.node.op_type == "Gemm" else array.T)[None]
+    width = weights.shape[2]
+    return _Layer(unit, weights, np.zeros((1, width, width)), np.zeros((1, width)))
+
+
+def _apply(model: ir.Model, layer: _Layer, plan: QuantPlan) -> None:
+    """Write the rounded weights and the corrected bias into the graph."""
+    weight = constant_weight(layer.unit)
+    if weight is None or layer.count == 0:
+        return
+    quant = plan[str(weight.name)]
+    scales = np.broadcast_to(np.asarray(quant.scale, np.float64), (layer.weights.shape[0] * layer.weights.shape[1],))
+    rounded = _rounded(layer, scales.reshape(layer.weights.shape[:2]), quant)
+    error = np.einsum("goi,gi->go", layer.weights - rounded, layer.mean / layer.count).reshape(-1)
+    shape = shape_of(weight)
+    array = rounded.reshape(-1, rounded.shape[2])
+    stored = (array.T if layer.unit.node.op_type == "MatMul" else array.reshape(shape)).astype(np.float32)
+    weight.const_value = ir.tensor(stored, name=weight.name)
+    bias = layer.unit.bias_value
+    if bias is not None and constant(bias) is not None and len(bias.uses()) == 1:
+        bias.const_value = ir.tensor((np.asarray(constant(bias)) + error).astype(np.float32), name=bias.name)
+
+
+def _rounded(layer: _Layer, scales: Array, quant: QParams) -> Array:
+    """The weights on their grid (group, out, in), rounded column by column with the error carried on."""
+    groups, outs, width = layer.weights.shape
+    moments = layer.moments / layer.count
+    power = np.einsum("gii->gi", moments)
+    moments = moments + np.eye(width) * (DAMPING * power.mean(1) + 1e-12)[:, None, None]
+    order = np.argsort(-power, axis=1, kind="stable")
+    group = np.arange(groups)[:, None]
+    inverse = np.linalg.inv(moments[group[:, :, None], order[:, :, None], order[:, None, :]])
+    factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)  # upper: inverse = factor^T factor
+    rest = layer.weights[group[:, :, None], np.arange(outs)[None, :, None], order[:, None, :]].copy()
+    done = np.empty_like(rest)
+    low, high = quant.limits
+    for start in range(0, width, BLOCK):
+        end = min(start + BLOCK, width)
+        errors = np.empty((groups, outs, end - start))
+        for i in range(start, end):
+            column = rest[:, :, i]
+            done[:, :, i] = np.clip(np.rint(column / scales), low, high) * scales
+            errors[:, :, i - start] = (column - done[:, :, i]) / factor[:, None, i, i]
+            rest[:, :, i:end] -= errors[:, :, i - start, None] * factor[:, None, i, i:end]
+        rest[:, :, end:] -= errors @ factor[:, start:end, end:]
+    result = np.empty_like(done)
+    result[group[:, :, None], np.arange(outs)[None, :, None], order[:, None, :]] = done
+    return result

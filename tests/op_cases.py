@@ -1,0 +1,304 @@
+"""One or more small graphs for every declared op: ``tests/test_ops.py`` runs them in float and in int8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.small_graphs import Builder
+
+C, H, W = 8, 6, 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph around one op: ``build`` gets the input's name and gives the output's.
+
+    ``steps``: by how many integers the int8 artifacts may differ. ``snr``: the least signal-to-noise ratio of int8
+    against float, dB. ``low`` and ``high``: the range of the input (normal without them). ``transposes``: TRANSPOSE
+    operators between two convolutions; None leaves out the test of that.
+    """
+
+    op: str
+    build: Callable[[Builder, str], str]
+    label: str = ""
+    shape: tuple[int, ...] = (1, C, H, W)
+    steps: float = 1.0
+    snr: float = 35.0
+    low: float | None = None
+    high: float | None = None
+    transposes: int | None = 0
+
+    @property
+    def name(self) -> str:
+        return self.op + ("-" + self.label if self.label else "")
+
+
+def unary(op: str, label: str = "", /, **attributes: Any) -> Callable[..., Case]:
+    """A case of an op with one input and attributes only."""
+    return lambda **facts: Case(op, lambda g, x: g.node(op, x, **attributes), label, **facts)
+
+
+def other(g: Builder, x: str) -> str:
+    """A second tensor of the same shape with another range."""
+    return g.node("Sigmoid", g.node("Mul", x, g.const(np.float32(1.7))))
+
+
+ACTIVATIONS = [
+    unary("Relu")(),
+    Case("Clip", lambda g, x: g.node("Clip", x, g.const(0.0), g.const(6.0)), "relu6"),
+    Case("Clip", lambda g, x: g.node("Clip", x, g.const(-0.7), g.const(0.9)), "both"),
+    Case("Clip", lambda g, x: g.node("Clip", x, g.const(0.5)), "above-zero"),
+    Case("Clip", lambda g, x: g.node("Clip", x, "", g.const(0.5)), "below"),
+    unary("LeakyRelu", alpha=0.1)(),
+    Case("PRelu", lambda g, x: g.node("PRelu", x, g.uniform(-0.2, 0.4, C, 1, 1))),
+    Case("PRelu", lambda g, x: g.node("PRelu", x, g.uniform(0.1, 0.4, 1)), "one"),
+    unary("Elu")(),
+    unary("Elu", "alpha", alpha=0.6)(),
+    unary("Sigmoid")(),
+    unary("Tanh")(),
+    unary("HardSigmoid", "torch", alpha=1 / 6, beta=0.5)(low=-5, high=5),
+    unary("HardSigmoid", "onnx")(low=-5, high=5),
+    unary("HardSwish")(low=-5, high=5),
+    unary("Gelu")(),
+    unary("Gelu", "tanh", approximate="tanh")(),
+    unary("Softplus")(),
+    unary("Softmax", "channels", axis=1)(snr=30),
+    unary("Softmax", "last", axis=-1)(shape=(1, 4, 16), snr=30, transposes=None),
+    unary("Softmax", "rows", axis=2)(transposes=2, snr=30),
+    unary("LogSoftmax", axis=1)(snr=30),
+    Case("Sigmoid", lambda g, x: g.node("Mul", x, g.node("Sigmoid", x)), "silu"),
+]
+ARITHMETIC = [
+    Case("Add", lambda g, x: g.node("Add", x, other(g, x))),
+    Case("Add", lambda g, x: g.node("Add", x, g.uniform(-1, 1, C, 1, 1)), "per-channel"),
+    Case("Add", lambda g, x: g.node("Add", g.const(1.5), x), "scalar-first"),
+    Case("Sub", lambda g, x: g.node("Sub", x, other(g, x))),
+    Case("Sub", lambda g, x: g.node("Sub", g.const(1.0), x), "from-one"),
+    Case("Mul", lambda g, x: g.node("Mul", x, other(g, x))),
+    Case("Mul", lambda g, x: g.node("Mul", x, g.uniform(-1, 1, 1, C, 1, 1)), "per-channel"),
+    Case("Mul", lambda g, x: g.node("Mul", x, g.node("Sigmoid", g.node("GlobalAveragePool", x))), "squeeze-excite"),
+    Case("Mul", lambda g, x: g.node("Mul", x, x), "square"),
+    Case("Div", lambda g, x: g.node("Div", x, g.uniform(0.5, 2, C, 1, 1)), "constant"),
+    Case("Div", lambda g, x: g.node("Div", x, g.node("Add", other(g, x), g.const(0.5))), snr=30),
+    Case("Div", lambda g, x: g.node("Div", g.const(1.0), g.node("Add", other(g, x), g.const(0.5))), "one-by"),
+    Case("Max", lambda g, x: g.node("Max", x, other(g, x))),
+    Case("Max", lambda g, x: g.node("Max", x, other(g, x), g.const(0.25)), "three"),
+    Case("Min", lambda g, x: g.node("Min", x, other(g, x))),
+    Case("Pow", lambda g, x: g.node("Pow", x, g.const(2.0)), "square"),
+    Case("Pow", lambda g, x: g.node("Pow", other(g, x), g.const(2.5)), "table"),
+    Case("Sqrt", lambda g, x: g.node("Sqrt", other(g, x))),
+    unary("Abs")(),
+    unary("Neg")(),
+    unary("Exp")(),
+    Case("Log", lambda g, x: g.node("Log", g.node("Add", other(g, x), g.const(0.2)))),
+    unary("Floor")(),
+    unary("Ceil")(),
+    unary("Round")(low=-4, high=4),
+    unary("Sin")(),
+    unary("Cos")(),
+    unary("Sign")(),
+    unary("Erf")(),
+    Case("Reciprocal", lambda g, x: g.node("Reciprocal", g.node("Add", other(g, x), g.const(0.5)))),
+    Case("Identity", lambda g, x: g.node("Identity", x)),
+    Case("Cast", lambda g, x: g.node("Cast", g.node("Cast", x, to=7), to=1), snr=60, steps=0),
+]
+
+
+def conv(
+    label: str,
+    kernel: tuple[int, ...],
+    out: int = 6,
+    group: int = 1,
+    shape: tuple[int, ...] = (1, C, H, W),
+    **attrs: Any,
+) -> Case:
+    def build(g: Builder, x: str) -> str:
+        return g.conv(x, shape[1], out, kernel, group=group, **attrs)
+
+    return Case("Conv", build, label, shape)
+
+
+def transposed(
+    label: str,
+    kernel: tuple[int, ...],
+    out: int = 6,
+    group: int = 1,
+    shape: tuple[int, ...] = (1, C, H, W),
+    **attrs: Any,
+) -> Case:
+    def build(g: Builder, x: str) -> str:
+        weights = g.weights(shape[1], out // group, *kernel, scale=0.2)
+        return g.node("ConvTranspose", x, weights, g.uniform(-0.2, 0.2, out), group=group, **attrs)
+
+    return Case("ConvTranspose", build, label, shape)
+
+
+LINE = (1, C, 12)
+WINDOWS = [
+    conv("1x1", (1, 1)),
+    conv("same", (3, 3), pads=[1, 1, 1, 1]),
+    conv("stride", (3, 3), pads=[1, 1, 1, 1], strides=[2, 2]),
+    conv("asymmetric", (3, 2), pads=[2, 0, 1, 1], strides=[2, 1]),
+    conv("dilated", (3, 3), pads=[2, 2, 2, 2], dilations=[2, 2]),
+    conv("same-lower", (2, 3), auto_pad="SAME_LOWER", strides=[2, 2]),
+    conv("same-upper", (2, 3), auto_pad="SAME_UPPER", strides=[2, 2]),
+    conv("valid", (2, 3), auto_pad="VALID"),
+    conv("depthwise", (3, 3), C, C, pads=[1, 1, 1, 1]),
+    conv("depthwise-twice", (3, 3), 2 * C, C, pads=[1, 1, 1, 1]),
+    conv("grouped", (3, 3), 6, 2, pads=[1, 1, 1, 1]),
+    conv("1d", (3,), shape=LINE, pads=[1, 1], strides=[2]),
+    conv("1d-dilated", (3,), shape=LINE, pads=[4, 0], dilations=[2]),
+    conv("1d-depthwise", (3,), C, C, shape=LINE, pads=[1, 1]),
+    Case("Conv", lambda g, x: g.node("Relu", g.conv(x, C, 6)), "relu"),
+    Case("Conv", lambda g, x: g.node("Clip", g.conv(x, C, 6), g.const(-0.4), g.const(0.6)), "clip"),
+    Case("Conv", lambda g, x: g.node("Clip", g.conv(x, C, 6), g.const(0.2), g.const(0.9)), "clip-above-zero", snr=33),
+    transposed("plain", (2, 2), strides=[2, 2]),
+    transposed("torch", (4, 4), strides=[2, 2], pads=[1, 1, 1, 1]),
+    transposed("output-padding", (3, 3), strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]),
+    transposed("dilated", (3, 3), dilations=[2, 2], pads=[1, 1, 1, 1]),
+    transposed("grouped", (3, 3), 4, 2, pads=[1, 1, 1, 1]),
+    transposed("depthwise", (3, 3), C, C, strides=[2, 2]),
+    transposed("asymmetric", (3, 2), strides=[2, 1], pads=[0, 1, 1, 0]),
+    transposed("same", (3, 3), strides=[2, 2], auto_pad="SAME_UPPER"),
+    transposed("shape", (3, 3), strides=[2, 2], output_shape=[13, 11]),
+    transposed("1d", (4,), shape=LINE, strides=[2], pads=[1, 1]),
+    Case("MaxPool", lambda g, x: g.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])),
+    Case(
+        "MaxPool", lambda g, x: g.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), "padded"
+    ),
+    Case("MaxPool", lambda g, x: g.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), "ceil"),
+    Case("MaxPool", lambda g, x: g.node("MaxPool", x, kernel_shape=[2], strides=[2]), "1d", LINE),
+    Case("AveragePool", lambda g, x: g.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])),
+    Case("AveragePool", lambda g, x: g.node("AveragePool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1]), "padded"),
+    Case(
+        "AveragePool",
+        lambda g, x: g.node("AveragePool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
+        "include-pad",
+    ),
+    Case(
+        "AveragePool", lambda g, x: g.node("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), "ceil"
+    ),
+    Case("AveragePool", lambda g, x: g.node("AveragePool", x, kernel_shape=[3], strides=[2], pads=[1, 1]), "1d", LINE),
+    Case("GlobalAveragePool", lambda g, x: g.node("GlobalAveragePool", x)),
+    Case("GlobalMaxPool", lambda g, x: g.node("GlobalMaxPool", x)),
+    Case("GlobalAveragePool", lambda g, x: g.node("GlobalAveragePool", x), "1d", LINE),
+]
+PRODUCTS = [
+    Case("Gemm", lambda g, x: g.node("Gemm", x, g.weights(5, 16), g.uniform(-1, 1, 5), transB=1), shape=(1, 16)),
+    Case("Gemm", lambda g, x: g.node("Gemm", x, g.weights(5, 16), g.uniform(-1, 1, 5), transB=1), "batch", (3, 16)),
+    Case(
+        "Gemm",
+        lambda g, x: g.node("Gemm", x, g.weights(16, 5, scale=0.3), g.uniform(-1, 1, 1), alpha=0.5, beta=2.0),
+        "scaled",
+        (1, 16),
+    ),
+    Case("Gemm", lambda g, x: g.node("Gemm", x, g.node("Tanh", x), transA=1, alpha=0.5), "computed", (4, 6)),
+    Case(
+        "Gemm",
+        lambda g, x: g.node("Relu", g.node("Gemm", g.node("Flatten", x), g.weights(5, C * H * W), transB=1)),
+        "flat",
+        transposes=None,
+    ),
+    Case("MatMul", lambda g, x: g.node("MatMul", x, g.weights(16, 5, scale=0.3)), "constant", (1, 7, 16)),
+    Case(
+        "MatMul",
+        lambda g, x: g.node("MatMul", x, g.node("Transpose", g.node("Tanh", x), perm=[0, 1, 3, 2])),
+        "computed",
+        (1, 2, 5, 6),
+        transposes=None,
+    ),
+    Case("MatMul", lambda g, x: g.node("MatMul", g.uniform(-1, 1, 4, 5), x), "constant-first", (1, 5, 6)),
+    Case("MatMul", lambda g, x: g.node("MatMul", x, g.uniform(-1, 1, 2, 6, 3)), "constant-batch", (2, 5, 6)),
+    Case(
+        "MatMul",
+        lambda g, x: g.node("MatMul", g.node("Reshape", x, g.const([1, 16])), g.weights(16, 5, scale=0.3)),
+        "vector",
+        (16,),
+    ),
+]
+SHAPES = [
+    Case("Reshape", lambda g, x: g.node("Reshape", x, g.const([1, C, H * W])), snr=38, transposes=None),
+    Case("Reshape", lambda g, x: g.node("Reshape", x, g.const([1, 2, C // 2, H, W])), "split", transposes=None),
+    Case("Flatten", lambda g, x: g.node("Flatten", x), transposes=None),
+    Case("Squeeze", lambda g, x: g.node("Squeeze", g.node("GlobalAveragePool", x), g.const([2, 3])), transposes=None),
+    Case("Unsqueeze", lambda g, x: g.node("Unsqueeze", x, g.const([2])), shape=LINE),
+    Case("Transpose", lambda g, x: g.node("Transpose", x, perm=[0, 2, 3, 1]), transposes=2),
+    Case("Transpose", lambda g, x: g.node("Transpose", x, perm=[0, 1, 3, 2]), "image", transposes=1),
+    Case("Expand", lambda g, x: g.node("Expand", g.node("GlobalAveragePool", x), g.const([1, C, H, W]))),
+    Case("Tile", lambda g, x: g.node("Tile", x, g.const([1, 2, 1, 3]))),
+    Case("Concat", lambda g, x: g.node("Concat", x, g.node("Tanh", x), axis=1)),
+    Case("Concat", lambda g, x: g.node("Concat", x, g.uniform(-1, 1, 1, 2, H, W), axis=1), "constant"),
+    Case("Concat", lambda g, x: g.node("Concat", x, x, g.node("Relu", x), axis=2), "rows"),
+    Case("Split", lambda g, x: g.node("Add", *g.nodes("Split", 2, x, axis=1, num_outputs=2))),
+    Case(
+        "Split",
+        lambda g, x: g.node("Concat", *g.nodes("Split", 3, x, g.const([1, 3, 4]), axis=1)[::-1], axis=1),
+        "unequal",
+    ),
+    Case("Slice", lambda g, x: g.node("Slice", x, g.const([1, 2]), g.const([7, 4]), g.const([1, 3]))),
+    Case(
+        "Slice",
+        lambda g, x: g.node("Slice", x, g.const([0, 0]), g.const([9, 9]), g.const([2, 3]), g.const([2, 2])),
+        "strided",
+    ),
+    Case(
+        "Slice",
+        lambda g, x: g.node("Slice", x, g.const([-1]), g.const([-100]), g.const([2]), g.const([-1])),
+        "backwards",
+    ),
+    Case("Gather", lambda g, x: g.node("Gather", x, g.const([3, 1, 1, 6]), axis=1)),
+    Case("Gather", lambda g, x: g.node("Gather", x, g.const([1, 3, 5]), axis=1), "even"),
+    Case("Gather", lambda g, x: g.node("Gather", x, g.const(2), axis=2), "one", transposes=None),
+    Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, 0, 1, 2, 0, 0, 0, 1]))),
+    Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, 0, 1, 2, 0, 0, 0, 1]), g.const(1.5)), "value"),
+    Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, 0, 1, 2, 0, 0, 2, 1]), mode="reflect"), "reflect"),
+    Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, 0, 1, 2, 0, 0, 2, 1]), mode="edge"), "edge"),
+    Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, 0, 1, 2, 0, 0, 2, 1]), mode="wrap"), "wrap"),
+    Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, 4, 0, 0, 0, 4, 0, 0])), "channels"),
+    Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, -1, 1, 0, 0, 0, -2, 0])), "negative"),
+    Case("DepthToSpace", lambda g, x: g.node("DepthToSpace", x, blocksize=2)),
+    Case("DepthToSpace", lambda g, x: g.node("DepthToSpace", x, blocksize=2, mode="CRD"), "torch"),
+    Case("SpaceToDepth", lambda g, x: g.node("SpaceToDepth", x, blocksize=2), shape=(1, C, 6, 4), transposes=None),
+]
+
+
+def resize(label: str, factor: float, **attrs: Any) -> Case:
+    def build(g: Builder, x: str) -> str:
+        return g.node("Resize", x, "", g.const([1.0, 1.0, factor, factor]), **attrs)
+
+    return Case("Resize", build, label)
+
+
+RESIZES = [
+    resize("nearest", 2, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+    resize("linear", 2, mode="linear", coordinate_transformation_mode="half_pixel"),
+    resize("linear-corners", 2, mode="linear", coordinate_transformation_mode="align_corners"),
+    resize("linear-fraction", 1.3, mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
+    resize("linear-down", 0.5, mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
+    resize("cubic", 2, mode="cubic", coordinate_transformation_mode="pytorch_half_pixel"),
+]
+
+
+def reduction(op: str, label: str, axes: list[int], **attrs: Any) -> Case:
+    shape = (1, C, H, W)
+    keep = attrs.get("keepdims", 1)
+    return Case(op, lambda g, x: g.node(op, x, g.const(axes), **attrs), label, shape, transposes=0 if keep else None)
+
+
+REDUCTIONS = [
+    reduction("ReduceMean", "space", [2, 3]),
+    reduction("ReduceMean", "space-flat", [2, 3], keepdims=0),
+    reduction("ReduceMean", "channels", [1]),
+    reduction("ReduceMean", "row", [3], keepdims=0),
+    reduction("ReduceSum", "space", [2, 3]),
+    reduction("ReduceMax", "space", [2, 3]),
+    reduction("ReduceMax", "channels", [1], keepdims=0),
+    reduction("ReduceMin", "space", [-1, -2]),
+    Case("ArgMax", lambda g, x: g.node("ArgMax", x, axis=1), steps=0, snr=20, transposes=None),
+    Case("ArgMax", lambda g, x: g.node("ArgMax", x, axis=-1, keepdims=0), "flat", (1, 16), steps=0, snr=20),
+]
+CASES = [*ACTIVATIONS, *ARITHMETIC, *WINDOWS, *PRODUCTS, *SHAPES, *RESIZES, *REDUCTIONS]

@@ -1,0 +1,131 @@
+"""Modules and callables for tests/test_frontends.py, as users write them and as they should not."""
+
+import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
+
+
+class Call(nn.Module):
+    """A module around a function."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, *args, **kwargs):
+        return self.function(*args, **kwargs)
+
+
+class Two(nn.Module):
+    def forward(self, a, b):
+        return a + b, a * b
+
+
+class Outputs(nn.Module):
+    def forward(self, x):
+        y = torch.relu(x)
+        return {"b": y, "a": [x * 2, y], "none": None, "same": x, "constant": torch.ones(3)}
+
+
+def small():
+    torch.manual_seed(0)
+    return Small()
+
+
+def small_with_examples():
+    return small(), (torch.zeros(1, 3, 8, 8),)
+
+
+def one_tensor():
+    return small(), torch.zeros(1, 3, 8, 8)
+
+
+def a_list():
+    return [Small()]
+
+
+def nothing():
+    return None
+
+
+def raises():
+    raise RuntimeError("no weights\nhere")
+
+
+def leaves():
+    raise SystemExit(3)
+
+
+def wants_more(a):
+    return small()
+
+
+NUMBER = 3
+
+
+def text_example():
+    return small(), "hello"
+
+
+def two():
+    return Two(), (torch.zeros(1, 4), torch.zeros(1, 4))
+
+
+def named():
+    return Two(), {"a": torch.zeros(1, 4), "b": torch.zeros(1, 4)}
+
+
+def half():
+    return small().half(), torch.zeros(1, 3, 8, 8, dtype=torch.half)
+
+
+def double():
+    return small().double(), torch.zeros(1, 3, 8, 8, dtype=torch.double)
+
+
+def outputs():
+    return Outputs(), torch.zeros(1, 4)
+
+
+class BadForward(nn.Module):
+    def forward(self, x):
+        raise ValueError("the forward pass is wrong")
+
+
+def bad_forward():
+    return BadForward(), torch.zeros(1, 4)
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def branches():
+    return Branches(), torch.zeros(1, 4)
+
+
+def nan():
+    module = small()
+    module.fc.weight.data[0, 0] = float("nan")
+    return module, torch.zeros(1, 3, 8, 8)
+
+
+class NoInputs(nn.Module):
+    def forward(self):
+        return torch.ones(3)
+
+
+def no_inputs():
+    return NoInputs(), ()

@@ -238,7 +238,7 @@ def stamp() -> dict[str, Any]:
         "edgekit": version("edgekit") if _installed("edgekit") else "checkout",
         "commit": commit.stdout.strip(),
         "versions": {name: version(name) for name in PACKAGES if _installed(name)},
-        "machine": machine(),
+        "machine": machine() | {"system": platform.system()},
     }
 
 

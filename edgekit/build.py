@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,13 +21,13 @@ from edgekit.emitters import Artifact
 from edgekit.errors import ConfigError, DataError
 from edgekit.frontends import Loaded, load_source
 from edgekit.graph import shape_of
-from edgekit.measure import Measurement, measure
+from edgekit.measure import Measurement, glance, measure
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
 from edgekit.passes import prepare
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
-from edgekit.quant import calibrate
+from edgekit.quant import calibrate, reconstruct
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
@@ -84,9 +85,13 @@ def build(
     ranges = work.ranges(graph, calibration) if any(map(needs_calibration, precisions.values())) else {}
     found = []
     for target, precision in precisions.items():
+        plan = plan_for(graph, precision, ranges, emit.rules_of(target, config.float_nodes))
+        rounded = graph
+        if needs_calibration(precision) and project.calibration.rounding == "reconstruct":
+            with work.stage("round", target.name):
+                rounded = work.rounded(graph, plan, calibration)
         with work.stage("emit", target.name):
-            plan = plan_for(graph, precision, ranges, emit.rules_of(target, config.float_nodes))
-            artifact = emit.emit(graph, plan, target, work.description(calibration, precision))
+            artifact = emit.emit(rounded, plan, target, work.description(calibration, precision))
             path = write(prepare_folder(out / target.name) / target.artifact_name, artifact.data)
         found.append(_Built(target, plan, artifact, path))
     for built in found:
@@ -189,11 +194,28 @@ class _Work:
             found = self.remembered("ranges", depends_on, observed)
         return {name: (low, high) for name, (low, high) in found.items()}
 
+    def rounded(self, graph: ir.Model, plan: QuantPlan, samples: Samples) -> ir.Model:
+        """The graph with its weights on the plan's grid."""
+
+        def reconstructed() -> dict[str, str]:
+            found = reconstruct.reconstruct(graph, plan, samples, self.progress, len(samples))
+            return {name: b64encode(array.tobytes()).decode() for name, array in found.items()}
+
+        weights = {name: quant.to_json() for name, quant in reconstruct.weights_of(graph, plan).items()}
+        stored = self.remembered("weights", [_sha256(serialize(graph)), samples.sha256, weights], reconstructed)
+        constants = {
+            name: np.frombuffer(b64decode(data), np.float32).reshape(shape_of(graph.graph.initializers[name]))
+            for name, data in stored.items()
+        }
+        return reconstruct.with_constants(graph, constants)
+
     def description(self, samples: Samples, precision: str) -> emit.Description:
         """What every artifact says of itself."""
+        config = self.project.calibration
+        calibration = {"sha256": samples.sha256, "samples": len(samples), "range": config.range}
         facts = {
             "source": self.project.model.source,
-            "calibration": {"sha256": samples.sha256, "samples": len(samples), "range": self.project.calibration.range},
+            "calibration": calibration | {"rounding": config.rounding},
             "precision": precision,
         }
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)
@@ -214,7 +236,7 @@ class _Work:
                 with self.progress.task(f"measure {name}", 2) as step:
                     built.latency = measure(built.path, threads=built.target.threads)
                     step()
-                    built.float_latency = measure(beside, threads=built.target.threads)
+                    built.float_latency = glance(beside, built.target.threads)
                     step()
             finally:
                 beside.unlink()

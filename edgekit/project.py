@@ -19,6 +19,7 @@ from edgekit.target import PRECISIONS
 from edgekit.toml_table import Table, near_misses, read_toml
 
 METRICS = ("top1", "top5")
+ROUNDINGS = ("reconstruct", "nearest")
 PATH_KEYS = ("model.source", "model.weights", "calibration.data", "evaluation.data")
 
 
@@ -40,6 +41,8 @@ class ModelConfig:
 class CalibrationConfig:
     """Calibration data and how ranges are drawn from it. ``percentile`` is the share (in %) that is kept.
 
+    ``rounding``: weights to the nearest integer, or with regard to what they multiply (``quant.reconstruct``).
+
     ``supply`` says how to come by a recipe's data that is not there yet.
     """
 
@@ -49,6 +52,7 @@ class CalibrationConfig:
     samples: int = 256
     range: str = "mse"
     percentile: float = 99.99
+    rounding: str = "reconstruct"
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputCo
         "samples": table.integer("samples", least=1),
         "range": table.choice("range", RANGES),
         "percentile": table.number("percentile", least=50.0, most=100.0),
+        "rounding": table.choice("rounding", ROUNDINGS),
     }
     table.close()
     given = {key: value for key, value in given.items() if value is not None}

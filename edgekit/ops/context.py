@@ -116,5 +116,5 @@ def full(operand: Operand | None, default: Array) -> Array:
         return default
     if operand.array is None:
         unsupported(f"input {operand.name} is computed at run time; only a constant can be lowered")
-    array: Array = operand.array  # type: ignore[assignment]
+    array: Array = operand.array
     return array

@@ -14,9 +14,9 @@ from edgekit.ops.window import Window, surround, two_dimensional, window
 def _kernel(W: Operand) -> Array:
     if W.array is None:
         unsupported(f"weights {W.name} are computed at run time; TFLite convolutions need constant weights")
-    if W.array.ndim not in (3, 4):  # type: ignore[union-attr]
+    if W.array.ndim not in (3, 4):
         unsupported(f"weights {W.name} have {len(W.shape) - 2} spatial axes; 1 and 2 are supported")
-    array: Array = W.array  # type: ignore[assignment]
+    array: Array = W.array
     return array
 
 

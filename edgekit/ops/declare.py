@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import NoReturn
 
 Lower = Callable[..., None]
 Types = tuple[str, ...]
@@ -103,6 +103,6 @@ class LoweringError(Exception):
     """A node that its target cannot express; the text says what and why, without the node's name."""
 
 
-def unsupported(reason: str) -> Any:
+def unsupported(reason: str) -> NoReturn:
     """Refuse the node at hand."""
     raise LoweringError(reason)

@@ -63,10 +63,9 @@ def power(tfl: Tfl, X: Operand, Y: Operand) -> None:
         return
     items: list[Any] = [tfl.aligned(X), tfl.aligned(Y)]
     if X.dtype != Y.dtype:
-        exponent_array = Y.array
-        if exponent_array is None or exponent_array.size != 1:
+        if Y.array is None or Y.array.size != 1:
             unsupported(f"a base and an exponent of two types, {X.dtype} and {Y.dtype}")
-        items[1] = tfl.integers(X, exponent_array)
+        items[1] = tfl.integers(X, Y.array)
     tfl.add("POW", items)
 
 

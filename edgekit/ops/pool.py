@@ -36,7 +36,7 @@ def _window(tfl: Tfl, X: Operand, kernel: tuple[int, ...] | None, attrs: dict[st
         unsupported("dilated pooling has no TFLite operator")
     if kernel is None or len(kernel) > 2:
         unsupported(f"pooling over {len(kernel or ())} axes; 1 and 2 are supported")
-    return two_dimensional(tfl, X, window(tfl, X, tuple(kernel), attrs))  # type: ignore[arg-type]
+    return two_dimensional(tfl, X, window(tfl, X, tuple(kernel), attrs))
 
 
 @op("MaxPool", since=12, layout=Layout.NHWC, quant=SHARED, fuses=True)

@@ -88,9 +88,9 @@ def _source(mode: str, i: Array, m: int, n: int, ratio: float) -> Array:
         return i * (m - 1) / (n - 1) if n > 1 else i * 0
     if mode == "pytorch_half_pixel" and n == 1:
         return i * 0
-    if mode in ("half_pixel", "pytorch_half_pixel"):
-        return (i + 0.5) / ratio - 0.5
-    return unsupported(f"coordinate_transformation_mode {mode}")  # type: ignore[no-any-return]
+    if mode not in ("half_pixel", "pytorch_half_pixel"):
+        unsupported(f"coordinate_transformation_mode {mode}")
+    return (i + 0.5) / ratio - 0.5
 
 
 def _agree(rule: Any, positions: Array, m: int, n: int, nearest_mode: str | None, flags: tuple[bool, bool]) -> bool:

@@ -9,8 +9,9 @@ the plan, stay as they are; nothing runs slower for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.reference import Reference
 from edgekit.samples import Sample
 
+SAMPLES = 128  # that are looked at
 COLUMNS = 16  # input vectors that are looked at for each input of a layer, over all samples
 FEWEST, MOST = 8, 256  # and for each sample
 BLOCK = 64  # columns that are rounded before the rest is brought up to date
@@ -72,24 +74,48 @@ class _Layer:
 
 def reconstruct(
     model: ir.Model, plan: QuantPlan, samples: Iterable[Sample], progress: Progress, total: int
-) -> ir.Model:
-    """A copy of a prepared model whose planned int8 weights lie on their grid and whose biases make up for the rest.
+) -> dict[str, Array]:
+    """The rounded weights and corrected biases of a prepared model's int8 layers, float32, by name.
 
-    Names, shapes and scales stay, so that ``plan`` holds for the copy.
+    ``total`` is the number of ``samples``; of many, every n-th is looked at. Scales stay, so that ``plan`` holds for
+    the model that ``with_constants`` makes of these.
     """
-    copy = model.clone()
-    layers = _layers(copy, plan)
-    reference = Reference(copy, list(dict.fromkeys(str(layer.unit.node.inputs[0].name) for layer in layers)))  # type: ignore[union-attr]
-    draw = np.random.default_rng(0)
-    with progress.task("reconstruct", total) as step:
-        for sample in samples:
+    layers = _layers(model, plan)
+    found: dict[str, Array] = {}
+    if not layers:
+        return found
+    reference = Reference(model, list(dict.fromkeys(_input(layer) for layer in layers)))
+    draw, stride = np.random.default_rng(0), -(-total // SAMPLES)
+    looked_at = -(-total // stride)
+    with progress.task("round weights", looked_at) as step:
+        for sample in islice(samples, 0, None, stride):
             values = reference.run(sample.inputs)
             for layer in layers:
-                layer.add(values[str(layer.unit.node.inputs[0].name)], draw, total)  # type: ignore[union-attr]
+                layer.add(values[_input(layer)], draw, looked_at)
             step()
     for layer in layers:
-        _apply(copy, layer, plan)
+        found |= _rounded_layer(layer, plan)
+    return found
+
+
+def with_constants(model: ir.Model, constants: Mapping[str, Array]) -> ir.Model:
+    """A copy of a model whose named constants hold other numbers of the same shape."""
+    copy = model.clone()
+    for name, array in constants.items():
+        copy.graph.initializers[name].const_value = ir.tensor(array, name=name)
     return copy
+
+
+def weights_of(model: ir.Model, plan: QuantPlan) -> dict[str, QParams]:
+    """The weights that ``reconstruct`` rounds, and how the plan quantizes them: all that the result depends on."""
+    names = [str(value.name) for layer in _layers(model, plan) if (value := constant_weight(layer.unit)) is not None]
+    return {name: plan[name] for name in names}
+
+
+def _input(layer: _Layer) -> str:
+    value = layer.unit.node.inputs[0]
+    assert value is not None
+    return str(value.name)
 
 
 def _layers(model: ir.Model, plan: QuantPlan) -> list[_Layer]:
@@ -131,22 +157,23 @@ def _linear(unit: Unit, array: Array) -> _Layer | None:
     return _Layer(unit, weights, np.zeros((1, width, width)), np.zeros((1, width)))
 
 
-def _apply(model: ir.Model, layer: _Layer, plan: QuantPlan) -> None:
-    """Write the rounded weights and the corrected bias into the graph."""
+def _rounded_layer(layer: _Layer, plan: QuantPlan) -> dict[str, Array]:
+    """The layer's weight, and its bias where it has one of its own that is constant."""
     weight = constant_weight(layer.unit)
     if weight is None or layer.count == 0:
-        return
+        return {}
     quant = plan[str(weight.name)]
     scales = np.broadcast_to(np.asarray(quant.scale, np.float64), (layer.weights.shape[0] * layer.weights.shape[1],))
     rounded = _rounded(layer, scales.reshape(layer.weights.shape[:2]), quant)
     error = np.einsum("goi,gi->go", layer.weights - rounded, layer.mean / layer.count).reshape(-1)
-    shape = shape_of(weight)
     array = rounded.reshape(-1, rounded.shape[2])
-    stored = (array.T if layer.unit.node.op_type == "MatMul" else array.reshape(shape)).astype(np.float32)
-    weight.const_value = ir.tensor(stored, name=weight.name)
-    bias = layer.unit.bias_value
-    if bias is not None and constant(bias) is not None and len(bias.uses()) == 1:
-        bias.const_value = ir.tensor((np.asarray(constant(bias)) + error).astype(np.float32), name=bias.name)
+    stored = array.T if layer.unit.node.op_type == "MatMul" else array.reshape(shape_of(weight))
+    found = {str(weight.name): stored.astype(np.float32)}
+    value = layer.unit.bias_value
+    bias = constant(value)
+    if value is not None and bias is not None and len(value.uses()) == 1:
+        found[str(value.name)] = (bias + error).astype(np.float32)
+    return found
 
 
 def _rounded(layer: _Layer, scales: Array, quant: QParams) -> Array:

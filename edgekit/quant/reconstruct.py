@@ -41,15 +41,24 @@ class _Layer:
     moments: Array
     mean: Array
     count: int = 0
+    waiting: list[Array] = field(default_factory=list)
     window: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def add(self, value: Array, draw: np.random.Generator, samples: int) -> None:
         """Take in one input of the layer, source layout, of so many samples."""
         most = int(np.clip(COLUMNS * self.weights.shape[2] / samples, FEWEST, MOST))
-        columns = self._columns(value, draw, most)  # (group, in, positions)
-        self.moments += columns @ columns.transpose(0, 2, 1)
-        self.mean += columns.sum(2)
-        self.count += columns.shape[2]
+        self.waiting.append(self._columns(value, draw, most))
+        if sum(columns.shape[2] for columns in self.waiting) >= self.weights.shape[2]:
+            self.settle()
+
+    def settle(self) -> None:
+        """Add what waits to the moments: many columns at a time, or writing the moments would take most of the time."""
+        if self.waiting:
+            columns = np.concatenate(self.waiting, 2)  # (group, in, positions)
+            self.moments += columns @ columns.transpose(0, 2, 1)
+            self.mean += columns.sum(2)
+            self.count += columns.shape[2]
+            self.waiting = []
 
     def _columns(self, value: Array, draw: np.random.Generator, most: int) -> Array:
         groups, _, width = self.weights.shape
@@ -94,6 +103,7 @@ def reconstruct(
                 layer.add(values[_input(layer)], draw, looked_at)
             step()
     for layer in layers:
+        layer.settle()
         found |= _rounded_layer(layer, plan)
     return found
 

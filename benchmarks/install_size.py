@@ -1,19 +1,20 @@
 """How much disk the install takes: clean environments without and with torch, measured by ``du -sm``.
 
-    python benchmarks/install_size.py [--json]
+    python benchmarks/install_size.py
 
 Exits with 1 when a floor does not hold. pip itself is not counted: it is not ours. Needs a package index.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
+
+import shared
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS_MB = {"default": (".", 320), "torch": (".[torch]", 1300)}
@@ -33,7 +34,7 @@ def install(requirement: str, folder: Path) -> Path:
     return next((folder / "lib").glob("python3*/site-packages"))
 
 
-def measure(requirement: str, floor: int) -> dict[str, object]:
+def measure(requirement: str, floor: int) -> dict[str, Any]:
     """The size of one install against its floor, and what takes most of it."""
     with tempfile.TemporaryDirectory() as folder:
         site = install(requirement, Path(folder) / "venv")
@@ -43,21 +44,15 @@ def measure(requirement: str, floor: int) -> dict[str, object]:
     return {"requirement": requirement, "mb": size, "floor_mb": floor, "holds": size < floor, "largest_mb": largest}
 
 
-def main() -> int:
+def main() -> None:
     """Measure both installs."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--only", choices=FLOORS_MB, help="one of the two")
-    flags = parser.parse_args()
-    chosen = [flags.only] if flags.only else list(FLOORS_MB)
-    results = {name: measure(*FLOORS_MB[name]) for name in chosen}
-    if flags.json:
-        print(json.dumps(results, indent=2))
-    else:
-        for name, result in results.items():
-            print(f"{name:8} {result['mb']:>5} MB, floor {result['floor_mb']} MB; largest: {result['largest_mb']}")
-    return 0 if all(result["holds"] for result in results.values()) else 1
+    results = {}
+    for name, (requirement, floor) in FLOORS_MB.items():
+        results[name] = found = measure(requirement, floor)
+        print(f"{name:8} {found['mb']:>5} MB, floor {floor} MB; largest: {found['largest_mb']}")
+    shared.save("install_size", results)
+    sys.exit(0 if all(result["holds"] for result in results.values()) else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import platform
 import subprocess
 import sys
 import tempfile

@@ -115,3 +115,18 @@ def test_a_graph_without_layers(tmp_path: Path) -> None:
     graph = prepare(load_graph(str(path)))
     samples = [Sample({"x": np.ones((1, 4), np.float32)})]
     assert reconstruct(graph, plan_of(graph, samples), samples, SilentProgress(), 1) == {}
+
+
+def test_little_memory_takes_more_passes_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("Gemm", ["x", "w", "b"], ["h"], transB=1), node("Gemm", ["h", "v", "b"], ["y"], transB=1)]
+    held = [weights("w", 32, 32), weights("v", 32, 32), weights("b", 32)]
+    path = save(tmp_path / "net.onnx", nodes, ([port("x", [1, 32])], [port("y", [1, 32])]), held)
+    graph = prepare(load_graph(str(path)))
+    draw = np.random.default_rng(2)
+    samples = [Sample({"x": draw.normal(size=(1, 32)).astype(np.float32)}) for _ in range(40)]
+    plan = plan_of(graph, samples)
+    at_once = reconstruct(graph, plan, samples, SilentProgress(), len(samples))
+    monkeypatch.setattr("edgekit.quant.reconstruct.MEMORY", 32 * 32 * 8)
+    one_by_one = reconstruct(graph, plan, samples, SilentProgress(), len(samples))
+    assert len(at_once) == len(one_by_one) >= 2
+    assert all(np.array_equal(at_once[name], one_by_one[name]) for name in at_once)

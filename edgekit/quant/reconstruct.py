@@ -9,7 +9,7 @@ the plan, stay as they are; nothing runs slower for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -25,10 +25,11 @@ from edgekit.reference import Reference
 from edgekit.samples import Sample
 
 SAMPLES = 128  # that are looked at
-COLUMNS = 16  # input vectors that are looked at for each input of a layer, over all samples
+COLUMNS, MOST_COLUMNS = 16, 16_384  # input vectors: for each input of a layer, over all samples; and at most
 FEWEST, MOST = 8, 256  # and for each sample
 BLOCK = 64  # columns that are rounded before the rest is brought up to date
 DAMPING = 0.01  # of the mean power, added to every input: few samples do not span a wide layer
+MEMORY = 1 << 28  # bytes of second moments in one pass over the samples
 WIDEST = 4608  # inputs of a group; beyond, the second moments would not fit and nearest rounding stays
 
 
@@ -46,7 +47,8 @@ class _Layer:
 
     def add(self, value: Array, draw: np.random.Generator, samples: int) -> None:
         """Take in one input of the layer, source layout, of so many samples."""
-        most = int(np.clip(COLUMNS * self.weights.shape[2] / samples, FEWEST, MOST))
+        wanted = min(COLUMNS * self.weights.shape[2], MOST_COLUMNS)
+        most = int(np.clip(wanted / samples, FEWEST, MOST))
         self.waiting.append(self._columns(value, draw, most))
         if sum(columns.shape[2] for columns in self.waiting) >= self.weights.shape[2]:
             self.settle()
@@ -89,23 +91,34 @@ def reconstruct(
     ``total`` is the number of ``samples``; of many, every n-th is looked at. Scales stay, so that ``plan`` holds for
     the model that ``with_constants`` makes of these.
     """
-    layers = _layers(model, plan)
     found: dict[str, Array] = {}
-    if not layers:
-        return found
-    reference = Reference(model, list(dict.fromkeys(_input(layer) for layer in layers)))
-    draw, stride = np.random.default_rng(0), -(-total // SAMPLES)
+    stride = -(-total // SAMPLES)
+    passes = list(_passes(_layers(model, plan)))
     looked_at = -(-total // stride)
-    with progress.task("round weights", looked_at) as step:
-        for sample in islice(samples, 0, None, stride):
-            values = reference.run(sample.inputs)
-            for layer in layers:
-                layer.add(values[_input(layer)], draw, looked_at)
-            step()
-    for layer in layers:
-        layer.settle()
-        found |= _rounded_layer(layer, plan)
+    with progress.task("round weights", len(passes) * looked_at) as step:
+        for layers in passes:
+            reference = Reference(model, list(dict.fromkeys(_input(layer) for layer in layers)))
+            draw = np.random.default_rng(0)
+            for sample in islice(samples, 0, None, stride):
+                values = reference.run(sample.inputs)
+                for layer in layers:
+                    layer.add(values[_input(layer)], draw, looked_at)
+                step()
+            while layers:
+                found |= _rounded_layer(layers.pop(0), plan)
     return found
+
+
+def _passes(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
+    """The layers, as many at a time as their second moments may take memory."""
+    now: list[_Layer] = []
+    for layer in layers:
+        if now and sum(item.moments.nbytes for item in (*now, layer)) > MEMORY:
+            yield now
+            now = []
+        now.append(layer)
+    if now:
+        yield now
 
 
 def with_constants(model: ir.Model, constants: Mapping[str, Array]) -> ir.Model:
@@ -169,6 +182,7 @@ def _linear(unit: Unit, array: Array) -> _Layer | None:
 
 def _rounded_layer(layer: _Layer, plan: QuantPlan) -> dict[str, Array]:
     """The layer's weight, and its bias where it has one of its own that is constant."""
+    layer.settle()
     weight = constant_weight(layer.unit)
     if weight is None or layer.count == 0:
         return {}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,8 @@ from edgekit.passes import prepare
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
 from edgekit.quant import calibrate, reconstruct
-from edgekit.quant.plan import QuantPlan
+from edgekit.quant.from_qdq import take_out
+from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
 from edgekit.reference import serialize
@@ -69,15 +70,18 @@ def build(
     profiles = [load_target(name, project.folder) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
+        given = take_out(source.model)
         graph = prepare(source.model)
     config = project.quantization
     precisions = {target: emit.precision_of(graph, target, config.precision) for target in profiles}
     emit.refuse_unsupported(graph, precisions, config)
+    if given and set(precisions.values()) != {"int8"}:
+        raise ConfigError("the model is quantized to int8 already; another precision needs the float model")
     work.warnings += emit.unasked(precisions, config.precision)
     calibration, evaluation = work.data(graph, any(map(needs_calibration, precisions.values())))
     with work.stage("check"):
         check = _against_source(source, graph, calibration)
-        if check["snr_db"] < SOURCE_SNR_DB:
+        if check["snr_db"] < SOURCE_SNR_DB and not given:
             work.warnings.append(
                 f"the float graph is not the source model: {check['snr_db']:.1f} dB on {check['samples']} samples"
             )
@@ -85,9 +89,12 @@ def build(
     ranges = work.ranges(graph, calibration) if any(map(needs_calibration, precisions.values())) else {}
     found = []
     for target, precision in precisions.items():
-        plan = plan_for(graph, precision, ranges, emit.rules_of(target, config.float_nodes))
+        rules = replace(emit.rules_of(target, config.float_nodes), given=given)
+        plan = plan_for(graph, precision, ranges, rules)
+        if given:
+            work.warnings += [line for line in _kept(given, plan) if line not in work.warnings]
         rounded = graph
-        if needs_calibration(precision) and project.calibration.rounding == "reconstruct":
+        if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
             with work.stage("round", target.name):
                 rounded = work.rounded(graph, plan, calibration)
         with work.stage("emit", target.name):
@@ -98,6 +105,13 @@ def build(
         work.examine(built, graph, evaluation or calibration, evaluation)
     facts = work.model_facts(graph, calibration if ranges else None) | {"source_check": check}
     return [work.report(built, found, evaluation or calibration, facts) for built in found]
+
+
+def _kept(given: Mapping[str, QParams], plan: QuantPlan) -> list[str]:
+    """What is to say of the scales that a model came with."""
+    lost = [name for name, q in given.items() if name not in plan or plan[name].scale != q.scale]
+    said = f"the model was quantized elsewhere: {len(given) - len(lost)} of its {len(given)} scales are kept"
+    return [said + (f", not those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)}" if lost else "")]
 
 
 def _load(project: Project) -> Loaded:

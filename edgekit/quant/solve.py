@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -23,15 +23,17 @@ from edgekit.quant.ranges import Range
 WIDEST_MERGE = 2.0  # an input joins a Concat's scale when that widens its own range at most so much (one bit)
 SMALLEST_MULTIPLIER = 2.0**-28  # XNNPACK takes input scale x weight scale / output scale from 2^-32 on
 LARGEST_BIAS = 2.0**30
+ON_GRID = 1e-3  # of a step: what float32 leaves of a weight that was on its grid
 EVERYTHING, NOTHING = (-math.inf, math.inf), (math.inf, -math.inf)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a target asks of the plan."""
+    """What a target asks of the plan, and what it was ``given`` by name (``from_qdq``)."""
 
     per_channel_fully_connected: bool = True
     float_nodes: frozenset[str] = frozenset()
+    given: Mapping[str, QParams] = field(default_factory=dict)
 
 
 class Groups:
@@ -61,13 +63,15 @@ def solve(
     rules = rules or Rules()
     integer = [u for u in units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
     read = {name for unit in integer for name in activations_of(unit)}
-    plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, activations)
+    plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, activations, rules.given)
     for unit in integer:
         _constants(unit, plan, rules, activations)
     return QuantPlan(plan, rules.float_nodes)
 
 
-def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], dtype: str) -> dict[str, QParams]:
+def _activations(
+    graph_units: list[Unit], ranges: Mapping[str, Range], dtype: str, given: Mapping[str, QParams]
+) -> dict[str, QParams]:
     groups, fixed = Groups(), dict[str, QParams]()
     copies: list[tuple[str, str]] = []
     for unit in graph_units:
@@ -81,6 +85,7 @@ def _activations(graph_units: list[Unit], ranges: Mapping[str, Range], dtype: st
             fixed |= {name: numerics.fixed(*quant.fixed, dtype) for name in outs}
         elif unit.node.op_type == "Identity" and outs:
             copies.append((str(unit.node.inputs[0].name), outs[0]))  # type: ignore[union-attr]
+    fixed |= {name: q for name, q in given.items() if name in ranges}
     hulls = _hulls(groups, ranges)
     pinned = {groups.find(name): q for name, q in fixed.items()}
     bounds = {str(unit.outputs[0].name): unit.bounds for unit in graph_units}
@@ -121,7 +126,8 @@ def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -
         array = constant(value)
         if array is not None:
             shared = quant.scale is Scale.SHARED
-            plan[str(value.name)] = out if shared else numerics.affine(float(array.min()), float(array.max()), dtype)
+            found = rules.given.get(str(value.name)) or numerics.affine(float(array.min()), float(array.max()), dtype)
+            plan[str(value.name)] = out if shared else found
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
     weight, bias = constant_weight(unit), unit.bias_value
     if weight is None or source is None:
@@ -132,9 +138,24 @@ def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -
         plan[str(bias.name)] = numerics.bias(source, parameters)
 
 
+def _given_weight(unit: Unit, rules: Rules) -> QParams | None:
+    """The scales that a weight came with, if its numbers still lie on their grid (a pass may fold factors in)."""
+    weight = constant_weight(unit)
+    given = rules.given.get(str(weight.name)) if weight is not None else None
+    if weight is None or given is None:
+        return None
+    given = replace(given, axis=given.axis if given.axis is None else OPS[unit.node.op_type].quant.channel_axis)
+    real = np.asarray(constant(weight), np.float64)
+    off = np.abs(numerics.dequantize(numerics.quantize(real, given), given) - real).max()
+    return given if off <= ON_GRID * min(given.scale) else None
+
+
 def _weight(unit: Unit, source: QParams, out: QParams, bias: Array | None, rules: Rules) -> QParams:
     """Symmetric weight scales; none so small that its bias overflows int32 or a runtime cannot hold the multiplier."""
     node, quant = unit.node, OPS[unit.node.op_type].quant
+    given = _given_weight(unit, rules)
+    if given is not None:
+        return given
     weights = np.abs(np.asarray(constant(node.inputs[int(quant.weight or 0)]), np.float64))
     axis = quant.channel_axis
     linear = node.op_type in ("Gemm", "MatMul")

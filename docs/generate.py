@@ -85,7 +85,32 @@ def _dedented(block: str) -> str:
     return "\n".join(line[depth:].rstrip() for line in lines)
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli": cli, "errors": errors}
+SCALES = {
+    "OBSERVED": "each tensor its own",
+    "SHARED": "inputs and outputs one",
+    "FIXED": "the output's is fixed",
+    "NONE": "none: float, where that is allowed",
+}
+OPS_NOTE = """\
+Every op that edgekit lowers, as it is declared in `edgekit/ops`. *Since* is the opset whose schema the declaration
+follows; older files are converted. *Scales* says how the op's int8 activations get theirs; *TFLite* which operators it
+becomes. BatchNormalization, Dropout, CastLike and constant folding are done away with by the passes before. To add an
+op: [add-an-op.md](add-an-op.md)."""
+
+
+def ops() -> str:
+    """Every declared op, from its declaration."""
+    from edgekit.ops import OPS
+
+    rows = []
+    for name, found in sorted(OPS.items()):
+        said = " ".join((found.lower.__doc__ or "").split("\n\n")[0].split()).rstrip(".").replace("``", "`")
+        rows.append(f"| {name} | {found.since} | {SCALES[found.quant.scale.name]} | {found.layout.value} | {said} |")
+    head = "| op | since | scales | layout | TFLite |\n| :-- | --: | :-- | :-- | :-- |"
+    return "\n".join([f"{NOTE}\n\n# Ops\n\n{OPS_NOTE}\n", head, *rows]) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli": cli, "errors": errors, "ops": ops}
 """The generated pages: ``docs/NAME.md``."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import onnx_ir as ir
 from edgekit import __version__, emit, gate, verify
 from edgekit.audit import audit
 from edgekit.emitters import Artifact
-from edgekit.errors import ConfigError, DataError
+from edgekit.errors import ConfigError, DataError, UnsupportedError
 from edgekit.frontends import Loaded, load_source
 from edgekit.graph import shape_of
 from edgekit.measure import Measurement, glance, measure
@@ -46,7 +47,8 @@ from edgekit.report.model import (
     Stage,
 )
 from edgekit.samples import Samples, look, open_calibration, open_evaluation
-from edgekit.target import Target, load_target
+from edgekit.target import Target, list_targets, load_target
+from edgekit.toml_table import near_misses
 
 SOURCE_SAMPLES = 4
 SOURCE_SNR_DB = 60.0  # float32 in another order of summation keeps more than 90 dB
@@ -67,6 +69,7 @@ def build(
             f"{project.file}:compress: this version of edgekit has no compression steps; leave [[compress]] out"
         )
     work = _Work(project, prepare_folder(out), progress or SilentProgress(), command)
+    _known_gates(project)
     profiles = [load_target(name, project.folder) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
@@ -78,15 +81,17 @@ def build(
     if given and set(precisions.values()) != {"int8"}:
         raise ConfigError("the model is quantized to int8 already; another precision needs the float model")
     work.warnings += emit.unasked(precisions, config.precision)
-    calibration, evaluation = work.data(graph, any(map(needs_calibration, precisions.values())))
+    ranges_wanted = any(map(needs_calibration, precisions.values()))
+    calibration, evaluation = work.data(graph, ranges_wanted)
     with work.stage("check"):
         check = _against_source(source, graph, calibration)
         if check["snr_db"] < SOURCE_SNR_DB and not given:
             work.warnings.append(
                 f"the float graph is not the source model: {check['snr_db']:.1f} dB on {check['samples']} samples"
             )
-        work.warnings += look(calibration)
-    ranges = work.ranges(graph, calibration) if any(map(needs_calibration, precisions.values())) else {}
+        if ranges_wanted or project.calibration.data:
+            work.warnings += look(calibration)
+    ranges = work.ranges(graph, calibration) if ranges_wanted else {}
     found = []
     for target, precision in precisions.items():
         rules = replace(emit.rules_of(target, config.float_nodes), given=given)
@@ -105,6 +110,15 @@ def build(
         work.examine(built, graph, evaluation or calibration, evaluation)
     facts = work.model_facts(graph, calibration if ranges else None) | {"source_check": check}
     return [work.report(built, found, evaluation or calibration, facts) for built in found]
+
+
+def _known_gates(project: Project) -> None:
+    """Raises ConfigError when ``[gates.NAME]`` names no target: its limits would never be judged."""
+    known = list_targets(project.folder)
+    for name in project.gates:
+        if name and name not in known:
+            hint = near_misses(name, known) or f"; known: {', '.join(known)}"
+            raise ConfigError(f"{project.file}:gates.{name}: no target has that name{hint}")
 
 
 def _kept(given: Mapping[str, QParams], plan: QuantPlan) -> list[str]:
@@ -242,18 +256,24 @@ class _Work:
         if evaluation is not None:
             with self.stage("evaluate", name):
                 built.evaluation = self._evaluated(built, graph, evaluation)
-        with self.stage("measure", name):
+        with self.stage("measure", name), self.progress.task(f"measure {name}", 2) as step:
+            built.latency = measure(built.path, threads=built.target.threads)
+            step()
+            self._measure_float(built, graph)
+            step()
+
+    def _measure_float(self, built: _Built, graph: ir.Model) -> None:
+        """What the artifact is compared with; some ops have an integer form on a target and no float one."""
+        try:
             floating = emit.emit_float(graph, built.target)
-            built.float_bytes = len(floating)
-            beside = write(built.path.with_name(f".float.{built.target.format}"), floating)
-            try:
-                with self.progress.task(f"measure {name}", 2) as step:
-                    built.latency = measure(built.path, threads=built.target.threads)
-                    step()
-                    built.float_latency = glance(beside, built.target.threads)
-                    step()
-            finally:
-                beside.unlink()
+        except UnsupportedError as error:
+            built.float_bytes = len(serialize(graph))
+            self.warnings.append(f"{built.target.name}: float is not timed: {error.problems[0]}")
+            return
+        built.float_bytes = len(floating)
+        with TemporaryDirectory(prefix="edgekit-") as folder:
+            beside = write(Path(folder) / f"float.{built.target.format}", floating)
+            built.float_latency = glance(beside, built.target.threads)
 
     def _evaluated(self, built: _Built, graph: ir.Model, samples: Samples) -> Evaluation:
         name = self.project.evaluation.metric

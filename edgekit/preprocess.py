@@ -77,10 +77,20 @@ class Preprocess:
     def __call__(self, raw: Array, where: str) -> Array:
         """One raw sample -> float32 of ``shape``. ``where`` names the sample in a DataError."""
         _check_values(raw, f"{where}: input {self.name}")
+        if self.config.layout and self.shape[0] > 1:
+            return self._batch(raw, where)
         if raw.shape == self.shape:
             raw = raw.reshape(self.sample_shape)
         real = self._laid_out(raw, where) if self.config.layout else self._plain(raw, where)
         return np.ascontiguousarray(real.reshape(self.shape), dtype=np.float32)
+
+    def _batch(self, raw: Array, where: str) -> Array:
+        """A sample of a model with a fixed batch: as many images, each prepared by itself."""
+        if raw.ndim != 4 or len(raw) != self.shape[0]:
+            raise self._wrong_shape(raw, where, [list(self.shape)])
+        shape = (1, *self.shape[1:])
+        one = replace(self, shape=shape, config=replace(self.config, shape=shape))
+        return np.concatenate([one(image, where) for image in raw])
 
     def to_json(self) -> dict[str, Any]:
         """What is declared, as a JSON object for the artifact's metadata; ``config_from_json`` reads it back.

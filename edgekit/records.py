@@ -279,7 +279,11 @@ def _archive(path: Path, shown: str) -> dict[str, Member]:
     """The arrays in a ``.npz``, by name."""
 
     def opener(name: str) -> Callable[[], IO[bytes]]:
-        return lambda: zipfile.ZipFile(path).open(name)
+        def member() -> IO[bytes]:
+            with zipfile.ZipFile(path) as archive:  # the file stays open until the member is closed
+                return archive.open(name)
+
+        return member
 
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]

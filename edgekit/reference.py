@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from edgekit.graph import Array
+from edgekit.graph import Array, dtype_of
 from edgekit.runtimes import open_session
 
 
@@ -17,6 +18,7 @@ class Reference:
     def __init__(self, model: ir.Model, names: Sequence[str] = (), threads: int = 1) -> None:
         self.outputs = [str(value.name) for value in model.graph.outputs]
         self.inputs = [str(value.name) for value in model.graph.inputs]
+        self._dtypes = {str(value.name): dtype_of(value) for value in model.graph.inputs}
         fed = set(self.inputs)
         self.names = list(dict.fromkeys([*names, *self.outputs]))
         self._session = open_session(
@@ -25,7 +27,9 @@ class Reference:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The values of ``names`` for one sample, float32, in source order."""
-        values: dict[str, Array] = dict(self._session.run({name: inputs[name] for name in self.inputs}))
+        values: dict[str, Array] = dict(
+            self._session.run({name: np.asarray(inputs[name], self._dtypes[name]) for name in self.inputs})
+        )
         return {
             name: inputs[name] if name in self.inputs and name not in values else values[name] for name in self.names
         }

@@ -20,7 +20,7 @@ from edgekit.contract import Contract
 from edgekit.errors import ConfigError, DataError
 from edgekit.graph import Array, activations
 from edgekit.layout import decide, identity
-from edgekit.named import load_named
+from edgekit.named import ForeignCode, load_named
 from edgekit.passes import prepare
 from edgekit.progress import Progress
 from edgekit.quant import numerics
@@ -261,7 +261,11 @@ def metric_of(name: str, folder: Path) -> Metric:
         raise ConfigError(
             f"evaluation.metric {name}: is a {type(function).__name__}, not {', '.join(_BUILTIN)} or module:function"
         )
-    metric: Metric = function
+
+    def metric(predictions: Iterator[tuple[Outputs, Any]]) -> float:
+        with ForeignCode(f"evaluation.metric {name}", DataError):
+            return float(function(predictions))
+
     return metric
 
 
@@ -272,6 +276,8 @@ def _top(k: int) -> Metric:
             if label is None:
                 raise DataError(f"evaluation data: has no labels, which top{k} needs")
             scores = next(iter(outputs.values())).reshape(-1)
+            if int(label) != label or not 0 <= label < len(scores):
+                raise DataError(f"evaluation data: label {label} is none of the model's {len(scores)} classes, from 0")
             right += int(int(label) in np.argsort(-scores, kind="stable")[:k])
             count += 1
         return right / count if count else math.nan

@@ -77,6 +77,7 @@ class _Writer:
     def __init__(self, graph: ir.Graph, plan: QuantPlan, activations: str) -> None:
         self._graph, self._plan, self._unsigned = graph, plan, activations == "uint8"
         self._scalars: dict[Any, ir.Value] = {}
+        self._between: dict[str, QParams] = {}  # values that this writer adds
         self._restored: dict[ir.Value, str] = {}  # what a DequantizeLinear gives -> the planned name
         self._planned_constants = [v for v in graph.initializers.values() if v.name in plan and constant(v) is not None]
         self._activation_constants = _read_as_activations(graph)
@@ -85,7 +86,7 @@ class _Writer:
         """Store what a unit gives; leave out an activation that the integers' limits already apply."""
         integer = computes_in_integers(unit, self._plan)
         if unit.bias is not None and integer:
-            unit = _with_bias(self._graph, unit)
+            unit = self._with_bias(unit)
         outputs = unit.outputs
         out = self._plan.get(str(outputs[0].name))
         if integer and out is not None and unit.activation is not None and _clips_alike(out, unit.bounds):
@@ -103,6 +104,20 @@ class _Writer:
             outputs = (self._guarded(outputs[0]),)
         for value in outputs:
             self.value(value)
+
+    def _with_bias(self, unit: Unit) -> Unit:
+        """``_with_bias``, every value between its nodes stored too, or ONNX Runtime stores them in a way of its own."""
+        source = unit.node.inputs[0]
+        given = self._plan.get(self._restored.get(source, str(source.name))) if source is not None else None
+        stored = [given, self._plan.get(str(unit.outputs[0].name))]
+        unit = _with_bias(self._graph, unit)
+        gemm = unit.node.inputs[0].producer() if unit.node.inputs[0] is not None else None
+        between = [gemm.inputs[0], gemm.outputs[0]] if gemm is not None else []
+        for value, q in zip(between, stored, strict=False):
+            if value is not None and q is not None:
+                self._between[str(value.name)] = q
+                self.value(value)
+        return unit
 
     def _guarded(self, value: ir.Value) -> ir.Value:
         """The value through a maximum with the smallest number, which stands for it from here on.
@@ -128,9 +143,10 @@ class _Writer:
     def value(self, value: ir.Value) -> None:
         """Q and DQ behind a computed or fed value; its name goes to what the readers see."""
         name = str(value.name)
-        if name not in self._plan:
+        planned = self._plan.get(name) or self._between.get(name)
+        if planned is None:
             return
-        q = self._stored(self._plan[name])
+        q = self._stored(planned)
         quantized = self._node("QuantizeLinear", value, q, f"{name}/int")
         restored = self._node("DequantizeLinear", quantized.outputs[0], q, f"{name}/real")
         real = restored.outputs[0]

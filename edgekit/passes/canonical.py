@@ -217,7 +217,9 @@ def lone_shared_inputs(model: ir.Model) -> bool:
                 continue
             copy = make("Identity", [value], value, f"{value.name}/to/{node.outputs[0].name}")
             graph.insert_before(node, copy)
-            node.replace_input_with(i, copy.outputs[0])
+            for j in range(i, len(node.inputs)):  # it may be read twice
+                if node.inputs[j] is value:
+                    node.replace_input_with(j, copy.outputs[0])
             changed = True
     return changed
 

@@ -11,7 +11,7 @@ from edgekit.graph import attributes, constant, shape_of
 from edgekit.passes.rewrite import add_constant, drop, put_in_place
 
 LARGEST = 1 << 26
-STORAGE = ("DequantizeLinear",)  # of a constant: only how it is stored
+FOLDED = ("DequantizeLinear", "ConstantOfShape")  # of a constant, also where the folder would by itself leave them
 
 
 def fold_constants(model: ir.Model) -> bool:
@@ -26,7 +26,7 @@ def fold_constants(model: ir.Model) -> bool:
         model,
         input_size_limit=LARGEST,
         output_size_limit=LARGEST,
-        should_fold=lambda node: node.op_type in STORAGE or None,
+        should_fold=lambda node: node.op_type in FOLDED or None,
     )
     common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)

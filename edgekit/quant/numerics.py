@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgekit.quant.plan import LIMITS, QParams
 
 Array = NDArray[Any]
+SMALLEST_RANGE = 1e-20
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2.0**20
 
 
@@ -45,6 +46,8 @@ def dequantize(stored: Array, q: QParams) -> Array:
 def affine(low: float, high: float, dtype: str = "int8") -> QParams:
     """Asymmetric per-tensor parameters for the range [low, high], widened so that it holds zero exactly."""
     low, high = min(float(low), 0.0), max(float(high), 0.0)
+    if high - low < SMALLEST_RANGE:  # never anything but zero: runtimes cannot hold what divides by such a scale
+        high = 1.0
     first, last = LIMITS[dtype]
     if dtype == "int16":  # symmetric, as the specification demands of 16-bit activations
         return QParams(dtype, (_float32(max(-low, high) / last),), (0,))

@@ -30,7 +30,8 @@ class OnnxRuntimeSession:
         except ImportError as error:
             raise DeviceError(f"onnxruntime cannot be imported ({one_line(error)}); install it: {INSTALL}") from error
         self._failures = failures()
-        self._kept: dict[str, Array] = {}
+        self._keep = keep_intermediates
+        self._kept: dict[str, Array] | None = None
         self._extra: list[str] = []
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -68,7 +69,7 @@ class OnnxRuntimeSession:
             found = dict(zip(names + self._extra, self._session.run(names + self._extra, values), strict=True))
         except self._failures as error:
             raise ModelError(f"ONNX Runtime failed while running: {one_line(error)}") from error
-        if self._extra:
+        if self._keep:
             self._kept = found
         return {name: found[name] for name in names}
 
@@ -78,7 +79,7 @@ class OnnxRuntimeSession:
         Where an op was quantized that is the output of its QuantizeLinear: the float value before it never exists in
         an integer kernel. Raises DataError when the session was not opened with ``keep_intermediates`` or has not run.
         """
-        if not self._kept:
+        if self._kept is None:
             raise DataError("no intermediate tensors: open the session with keep_intermediates and run it first")
         return dict(self._kept)
 

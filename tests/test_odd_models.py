@@ -1,0 +1,150 @@
+"""Models and settings that once broke a build: each is built, or refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from nets import FLOAT, Array, const, node, port, save, weights
+from onnx import TensorProto
+
+from edgekit.build import build
+from edgekit.errors import ConfigError, DataError, UnsupportedError
+from edgekit.project import Project
+from edgekit.report.model import Report
+
+BOTH = ("raspberry-pi-4-litert", "raspberry-pi-4-onnxruntime", "linux-x86_64-onnxruntime")
+IMAGE = [1, 3, 8, 8]
+
+
+def reports(
+    path: Path, data: Array, settings: dict[str, Any] | None = None, targets: Sequence[str] = BOTH
+) -> list[Report]:
+    np.savez(path.with_suffix(".npz"), x=data)
+    given = {"calibration.data": str(path.with_suffix(".npz")), **(settings or {})}
+    return build(Project.from_flags(str(path), None, given), targets, path.parent / "out")
+
+
+def normal(*shape: int) -> Array:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def net(
+    folder: Path, nodes: Sequence[onnx.NodeProto], held: Sequence[onnx.TensorProto], shape: Sequence[int], **more: Any
+) -> Path:
+    kind = more.pop("kind", FLOAT)
+    return save(folder / "net.onnx", nodes, ([port("x", shape, kind)], [port("y", None)]), held, 17, **more)
+
+
+def good(found: Sequence[Report], least: float = 25.0) -> None:
+    for report in found:
+        assert report.audit["float_ops"] == [] and report.artifact.precision == "int8"
+        assert min(report.fidelity.outputs.values()) > least  # type: ignore[union-attr]
+
+
+def test_a_linear_layer_over_three_axes(tmp_path: Path) -> None:
+    """ONNX Runtime's full optimization stored what lay between Reshape and Gemm in a type of its own, and failed."""
+    nodes = [node("MatMul", ["x", "w"], ["m"]), node("Add", ["m", "b"], ["y"])]
+    good(reports(net(tmp_path, nodes, [weights("w", 16, 4), weights("b", 4)], [1, 6, 16]), normal(40, 6, 16)))
+
+
+def test_a_concat_of_one_tensor_twice(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Relu", ["c"], ["r"]),
+        node("Concat", ["r", "r"], ["t"], axis=1),
+        node("Conv", ["t", "v"], ["y"]),
+    ]
+    good(
+        reports(net(tmp_path, nodes, [weights("w", 4, 3, 3, 3), weights("v", 2, 8, 1, 1)], IMAGE), normal(40, 3, 8, 8))
+    )
+
+
+def test_a_layer_that_is_always_zero(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["c"]),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "v", "b"], ["y"]),
+    ]
+    held = [weights("w", 4, 3, 3, 3), weights("v", 4, 4, 3, 3), const("b", [-50.0] * 4, np.float32)]
+    found = reports(net(tmp_path, nodes, held, IMAGE), normal(40, 3, 8, 8))
+    assert all(report.audit["float_ops"] == [] for report in found)
+
+
+def test_pads_that_are_computed_from_constants(tmp_path: Path) -> None:
+    nodes = [
+        node("ConstantOfShape", ["four"], ["zeros"], value=onnx.numpy_helper.from_array(np.asarray([0], np.int64))),
+        node("Concat", ["zeros", "ends"], ["pads"], axis=0),
+        node("Conv", ["x", "w"], ["c"]),
+        node("Pad", ["c", "pads"], ["y"]),
+    ]
+    held = [const("four", [6], np.int64), const("ends", [1, 2], np.int64), weights("w", 4, 3, 3, 3)]
+    good(reports(net(tmp_path, nodes, held, IMAGE), normal(40, 3, 8, 8)))
+
+
+def test_a_fixed_batch_of_images(tmp_path: Path) -> None:
+    path = net(tmp_path, [node("Conv", ["x", "w"], ["y"])], [weights("w", 4, 3, 3, 3)], [4, 3, 8, 8])
+    good(reports(path, normal(32, 4, 3, 8, 8)))
+    with pytest.raises(DataError, match=r"\[4, 3, 8, 8\]"):
+        reports(path, normal(32, 3, 8, 8))
+
+
+def test_integers_in(tmp_path: Path) -> None:
+    nodes = [node("Gather", ["table", "x"], ["e"]), node("ReduceMean", ["e"], ["y"], axes=[1], keepdims=0)]
+    path = net(tmp_path, nodes, [weights("table", 10, 16)], [1, 7], kind=TensorProto.INT64)
+    good(reports(path, np.random.default_rng(0).integers(0, 10, (40, 7))))
+
+
+def test_an_op_without_a_float_form(tmp_path: Path) -> None:
+    """Its integer artifact stands; only the float model beside it cannot be timed."""
+    found = reports(net(tmp_path, [node("Erf", ["x"], ["y"])], [], [1, 16]), normal(40, 16), targets=BOTH[:1])
+    good(found)
+    assert found[0].float_latency is None and "Erf has no float operator" in " ".join(found[0].warnings)
+
+
+def test_a_float_model_without_anything_inside(tmp_path: Path) -> None:
+    path = net(tmp_path, [node("MatMul", ["w", "x"], ["y"])], [weights("w", 5, 6)], [1, 6, 3])
+    (report,) = reports(path, normal(40, 6, 3), {"quantization.precision": "float32"}, BOTH[1:2])
+    assert report.artifact.precision == "float32"
+
+
+def test_an_op_that_has_no_sound_int16_kernel(tmp_path: Path) -> None:
+    nodes = [node("PRelu", ["x", "slope"], ["y"], name="steep")]
+    path = net(tmp_path, nodes, [const("slope", np.full((3, 1, 1), 0.2), np.float32)], IMAGE)
+    with pytest.raises(UnsupportedError, match=r"steep: PRelu: PRELU has no sound int16 kernel in LiteRT"):
+        reports(path, normal(40, 3, 8, 8), {"quantization.precision": "int16x8"}, BOTH[:1])
+    assert not (tmp_path / "out" / BOTH[0] / "model.tflite").exists()
+
+
+def test_gates_of_a_target_that_there_is_not(tmp_path: Path) -> None:
+    path = net(tmp_path, [node("Relu", ["x"], ["y"])], [], [1, 4])
+    with pytest.raises(ConfigError, match=r"gates.raspbery-pi-4-litert: no target has that name; did you mean rasp"):
+        reports(path, normal(8, 4), {"gates.raspbery-pi-4-litert.size": "1 KB"})
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels", "line"),
+    [
+        ("own:raises", [0, 1], r"evaluation.metric own:raises: ValueError: boom \(own.py:2\)"),
+        ("own:text", [0, 1], r"evaluation.metric own:text: ValueError: could not convert string to float"),
+        ("top1", [0, 99], r"label 99 is none of the model's 4 classes, from 0"),
+        ("top1", [0, 0.5], r"label 0.5 is none of the model's 4 classes, from 0"),
+    ],
+)
+def test_evaluation_that_cannot_be(tmp_path: Path, metric: str, labels: list[float], line: str) -> None:
+    source = "def raises(predictions):\n    raise ValueError('boom')\ndef text(predictions):\n    return 'fine'\n"
+    (tmp_path / "own.py").write_text(source)
+    path = net(tmp_path, [node("Relu", ["x"], ["y"])], [], [1, 4])
+    np.savez(tmp_path / "test.npz", x=normal(2, 4), labels=np.asarray(labels))
+    config = tmp_path / "edgekit.toml"
+    config.write_text(
+        f'[model]\nsource = "net.onnx"\n[calibration]\ndata = "test.npz"\n'
+        f'[evaluation]\ndata = "test.npz"\nmetric = "{metric}"\n'
+    )
+    assert path.exists()
+    with pytest.raises(DataError, match=line):
+        build(Project.from_flags(None, config), BOTH[:1], tmp_path / "out")

@@ -70,7 +70,7 @@ def build(
         )
     work = _Work(project, prepare_folder(out), progress or SilentProgress(), command)
     _known_gates(project)
-    profiles = [load_target(name, project.folder) for name in dict.fromkeys(targets)]
+    profiles = [_profile(project, name) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
         given = take_out(source.model)
@@ -106,10 +106,25 @@ def build(
             artifact = emit.emit(rounded, plan, target, work.description(calibration, precision))
             path = write(prepare_folder(out / target.name) / target.artifact_name, artifact.data)
         found.append(_Built(target, plan, artifact, path))
+    judging = calibration if evaluation is None else evaluation
     for built in found:
-        work.examine(built, graph, evaluation or calibration, evaluation)
+        work.examine(built, graph, judging, evaluation)
+    if evaluation is not None:
+        work.warnings += look(evaluation, "evaluation")
     facts = work.model_facts(graph, calibration if ranges else None) | {"source_check": check}
-    return [work.report(built, found, evaluation or calibration, facts) for built in found]
+    return [work.report(built, found, judging, facts) for built in found]
+
+
+def _profile(project: Project, name: str) -> Target:
+    """The target, with the input layout that the project asks for. Raises ConfigError where it cannot have it."""
+    target = load_target(name, project.folder)
+    asked = {config.artifact_layout for config in project.model.inputs.values() if config.artifact_layout}
+    if asked <= {target.input_layout}:
+        return target
+    if len(asked) > 1 or target.format != "tflite":
+        said = f"{project.file}:model.inputs: artifact_layout {' and '.join(sorted(asked))}"
+        raise ConfigError(f"{said}: all inputs of {target.name} are {target.input_layout}")
+    return replace(target, input_layout=asked.pop())
 
 
 def _known_gates(project: Project) -> None:
@@ -142,15 +157,16 @@ def _load(project: Project) -> Loaded:
 def _against_source(source: Loaded, graph: ir.Model, samples: Samples) -> dict[str, Any]:
     """The float graph against the model that it came from, on a few samples."""
     reference = verify.FloatModel(graph)
+    few = [sample for _, sample in zip(range(SOURCE_SAMPLES), samples, strict=False)]
     worst, signal, noise = 0.0, 0.0, 0.0
-    for _, sample in zip(range(SOURCE_SAMPLES), samples, strict=False):
+    for sample in few:
         wanted, got = source.run(sample.inputs), reference.outputs(sample.inputs)
         for a, b in zip(wanted, got.values(), strict=True):
             error = a.astype(np.float64) - b.astype(np.float64)
             worst = max(worst, float(np.abs(error).max()))
             signal, noise = signal + float(np.sum(a.astype(np.float64) ** 2)), noise + float(np.sum(error**2))
     snr = 10 * np.log10(signal / noise) if noise and signal else float("inf")
-    return {"samples": SOURCE_SAMPLES, "max_abs_difference": worst, "snr_db": float(snr)}
+    return {"samples": len(few), "max_abs_difference": worst, "snr_db": float(snr)}
 
 
 @dataclass

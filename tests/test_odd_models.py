@@ -106,6 +106,27 @@ def test_an_op_without_a_float_form(tmp_path: Path) -> None:
     assert found[0].float_latency is None and "Erf has no float operator" in " ".join(found[0].warnings)
 
 
+@pytest.mark.parametrize("halved", ["after", "before"])
+def test_gelu_spelled_out(tmp_path: Path, halved: str) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Div", ["c", "root"], ["d"]),
+        node("Erf", ["d"], ["e"]),
+        node("Add", ["e", "one"], ["a"]),
+    ]
+    if halved == "after":
+        nodes += [node("Mul", ["c", "a"], ["m"]), node("Mul", ["m", "half"], ["y"])]
+    else:
+        nodes += [node("Mul", ["c", "half"], ["h"]), node("Mul", ["h", "a"], ["y"])]
+    held = [const("root", 2**0.5, np.float32), const("one", 1, np.float32), const("half", 0.5, np.float32)]
+    found = reports(
+        net(tmp_path, nodes, [*held, weights("w", 4, 3, 3, 3)], IMAGE), normal(40, 3, 8, 8), targets=BOTH[:2]
+    )
+    good(found)
+    assert [op["op"] for op in found[0].audit["ops"]] == ["CONV_2D", "GELU"] and found[0].float_latency is not None
+    assert found[0].source_check is not None and float(found[0].source_check["snr_db"]) > 100
+
+
 def test_a_float_model_without_anything_inside(tmp_path: Path) -> None:
     path = net(tmp_path, [node("MatMul", ["w", "x"], ["y"])], [weights("w", 5, 6)], [1, 6, 3])
     (report,) = reports(path, normal(40, 6, 3), {"quantization.precision": "float32"}, BOTH[1:2])
@@ -148,3 +169,24 @@ def test_evaluation_that_cannot_be(tmp_path: Path, metric: str, labels: list[flo
     assert path.exists()
     with pytest.raises(DataError, match=line):
         build(Project.from_flags(None, config), BOTH[:1], tmp_path / "out")
+
+
+def test_inputs_channels_first_on_request(tmp_path: Path) -> None:
+    path = net(tmp_path, [node("Conv", ["x", "w"], ["y"])], [weights("w", 4, 3, 3, 3)], IMAGE)
+    asked = {"model.inputs.x.artifact_layout": "NCHW"}
+    (report,) = reports(path, normal(40, 3, 8, 8), asked, BOTH[:1])
+    assert [port["shape"] for port in report.contract["inputs"]] == [IMAGE]
+    with pytest.raises(ConfigError, match=r"artifact_layout NHWC: all inputs of raspberry-pi-4-onnxruntime are NCHW"):
+        reports(path, normal(40, 3, 8, 8), {"model.inputs.x.artifact_layout": "NHWC"}, BOTH[1:2])
+
+
+def test_evaluation_data_is_looked_at_too(tmp_path: Path) -> None:
+    net(tmp_path, [node("Relu", ["x"], ["y"])], [], [1, 4])
+    np.savez(tmp_path / "test.npz", x=normal(2, 4), labels=[1, 1])
+    config = tmp_path / "edgekit.toml"
+    config.write_text(
+        '[model]\nsource = "net.onnx"\n[calibration]\ndata = "test.npz"\n[evaluation]\ndata = "test.npz"\n'
+    )
+    (report,) = build(Project.from_flags(None, config), BOTH[:1], tmp_path / "out")
+    assert "evaluation: all 2 labels are 1" in report.warnings
+    assert report.source_check is not None and report.source_check["samples"] == 2

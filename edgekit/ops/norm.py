@@ -11,7 +11,7 @@ from edgekit.ops.declare import Layout, Quant, Scale, op, unsupported
 
 
 def normalise(tfl: Tfl, X: Any, axes: list[int], epsilon: float, shape: tuple[int, ...], output: Any = None) -> Any:
-    """(x - mean) / sqrt(var + epsilon) over stored ``axes``: MEAN, SUB, SQUARED_DIFFERENCE, MEAN, ADD, RSQRT, MUL."""
+    """(x - mean) / sqrt(var + epsilon) over stored ``axes``: MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL."""
     small = tuple(1 if i in axes else n for i, n in enumerate(shape))
     none = {"fused_activation_function": "NONE"}
     over = np.asarray(axes)

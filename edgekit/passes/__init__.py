@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgekit.passes import canonical, constants, convolution, factors, known, moves, normalisation, shuffle
+from edgekit.passes import canonical, constants, convolution, factors, gelu, known, moves, normalisation, shuffle
 from edgekit.passes.rewrite import Pass, unique_names
 
 PASSES: tuple[Pass, ...] = (
@@ -17,6 +17,7 @@ PASSES: tuple[Pass, ...] = (
     constants.remove_idle_nodes,
     canonical.simplify_powers,
     canonical.divide_by_multiplying,
+    gelu.fuse_gelu,
     canonical.plain_gemm,
     convolution.fold_batch_norm,
     convolution.absorb_padding,

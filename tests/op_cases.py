@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from tests.small_graphs import Builder
+from small_graphs import Builder
 
 C, H, W = 8, 6, 5
 

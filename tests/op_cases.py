@@ -225,7 +225,7 @@ SHAPES = [
     Case("Flatten", lambda g, x: g.node("Flatten", x), transposes=None),
     Case("Squeeze", lambda g, x: g.node("Squeeze", g.node("GlobalAveragePool", x), g.const([2, 3])), transposes=None),
     Case("Unsqueeze", lambda g, x: g.node("Unsqueeze", x, g.const([2])), shape=LINE),
-    Case("Transpose", lambda g, x: g.node("Transpose", x, perm=[0, 2, 3, 1]), transposes=2),
+    Case("Transpose", lambda g, x: g.node("Transpose", x, perm=[0, 2, 3, 1]), transposes=1),
     Case("Transpose", lambda g, x: g.node("Transpose", x, perm=[0, 1, 3, 2]), "image", transposes=1),
     Case("Expand", lambda g, x: g.node("Expand", g.node("GlobalAveragePool", x), g.const([1, C, H, W]))),
     Case("Tile", lambda g, x: g.node("Tile", x, g.const([1, 2, 1, 3]))),

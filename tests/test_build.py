@@ -223,6 +223,18 @@ def test_what_depends_on_a_setting_is_done_anew(
     assert kept(other)[f"{TARGETS[0]}/model.tflite"] != (out / TARGETS[0] / "model.tflite").read_bytes()
 
 
+@pytest.mark.usefixtures("unmeasured")
+def test_targets_with_other_weight_scales_share_no_rounding(project: Project, out: Path, tmp_path: Path) -> None:
+    plain = "microcontroller-tflm"  # one scale for a fully-connected layer
+    tasks = Tasks()
+    build(project, [TARGETS[0], plain], tmp_path / "both", tasks)
+    assert tasks.names.count("round weights") == 2 and tasks.names.count("calibrate") == 1
+    build(project, [plain], tmp_path / "alone")
+    found = kept(tmp_path / "both", [TARGETS[0], plain])
+    assert kept(tmp_path / "alone", [plain]) == {n: data for n, data in found.items() if n.startswith(plain)}
+    assert found[f"{TARGETS[0]}/model.tflite"] == (out / TARGETS[0] / "model.tflite").read_bytes()
+
+
 @pytest.mark.usefixtures("reports", "unmeasured")
 def test_damaged_cache_entries_are_made_anew(project: Project, out: Path) -> None:
     entries = sorted((out / ".cache").iterdir())

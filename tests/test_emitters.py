@@ -114,6 +114,18 @@ def test_uint8_activations_are_the_same_integers_moved(net: Both) -> None:
     assert np.mean(steps_apart(net, unsigned, net.onnx) <= 1) >= NEARLY_ALL
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.5, np.inf), (-np.inf, -0.5)])
+def test_a_clip_stays_where_the_scale_is_wider(low: float, high: float) -> None:
+    """A scale always holds zero, so that here the limits of the integers do not clip as the activation does."""
+    g = Builder(1)
+    limits = [g.const(low) if np.isfinite(low) else "", g.const(high) if np.isfinite(high) else ""]
+    found = small_graphs.quantized(g.model(g.node("Clip", g.conv(g.input(1, 4, 6, 6), 4, 4), *limits)), g.samples(8))
+    assert found.snr("onnx") > 25 and found.snr("tflite") > 25 and found.steps() < 1.01
+    step = found.artifacts[1].contract.outputs[0].scale or 0.0
+    for sample in (*found.onnx, *found.tflite):
+        assert low - step <= sample[0].min() and sample[0].max() <= high + step
+
+
 # -- the same every time --------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,8 @@ def quantize(real: Array, q: QParams) -> Array:
     scale = _along(q.scale, q.axis, real.ndim, "float64" if q.dtype in ("int32", "int64") else "float32")
     zero_point = _along(q.zero_point, q.axis, real.ndim, "int64")
     low, high = q.limits
-    stored = np.rint(real.astype(scale.dtype) / scale) + zero_point
+    with np.errstate(over="ignore"):  # what is too large is cut off below
+        stored = np.rint(real.astype(scale.dtype) / scale) + zero_point
     result: Array = np.clip(stored, low, high).astype(q.dtype)
     return result
 

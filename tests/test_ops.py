@@ -1,0 +1,113 @@
+"""Every declared op: its signature is the schema's, and both artifacts compute it, in float and in int8."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from op_cases import CASES, Case
+from small_graphs import Array, Builder, floating, quantized
+
+from edgekit.errors import UnsupportedError
+from edgekit.graph import OPSET
+from edgekit.ops import OPS
+
+
+@pytest.mark.parametrize("name", sorted(OPS))
+def test_signature_is_the_schema(name: str) -> None:
+    found = OPS[name]
+    schema = onnx.defs.get_schema(name, OPSET)
+    assert found.since == schema.since_version
+    parameters = list(inspect.signature(found.lower).parameters.values())[1:]
+    inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert inputs == [one.name for one in schema.inputs][: len(inputs)]
+    assert set(attributes) <= set(schema.attributes)
+    for attribute, default in attributes.items():
+        value = schema.attributes[attribute].default_value
+        if value.name and default is not None:
+            wanted = onnx.helper.get_attribute_value(value)
+            assert default == (wanted.decode() if isinstance(wanted, bytes) else pytest.approx(wanted))
+
+
+def test_every_op_has_a_case() -> None:
+    # LayerNormalization never computes in integers; tests/test_passes and the transformers of the benchmarks have it.
+    assert {case.op for case in CASES} == set(OPS) - {"LayerNormalization"}
+
+
+# By precision: what TFLite cannot express, and what is said.
+REFUSED = {
+    ("int8", "Resize-linear-fraction"): "reads positions that TFLite cannot",
+    ("int8", "Resize-linear-down"): "reads positions that TFLite cannot",
+    ("int8", "Resize-cubic"): "nearest and linear over H and W are supported",
+    ("int8", "MatMul-constant-batch"): "a batch of constant matrices on the right",
+    ("float", "Resize-linear-fraction"): "reads positions that TFLite cannot",
+    ("float", "Resize-linear-down"): "reads positions that TFLite cannot",
+    ("float", "Resize-cubic"): "nearest and linear over H and W are supported",
+    ("float", "Erf"): "Erf has no float operator in TFLite",
+}
+# Least signal-to-noise ratio, where the case's own is for more than four samples: a step function turns half a step of
+# its input into a whole one of its output, and a mean or a maximum of few has a narrower range than its input.
+LEAST = {
+    **dict.fromkeys(("Floor", "Ceil", "Round", "Sign", "Cast"), 18.0),
+    **dict.fromkeys(("AveragePool-padded", "AveragePool-include-pad", "AveragePool-ceil"), 32.0),
+    **dict.fromkeys(("GlobalMaxPool", "ReduceMax-space"), 33.0),
+}
+
+
+def refused(case: Case, precision: str, run: Any) -> bool:
+    """Whether the case cannot be expressed, and says so as it should."""
+    line = REFUSED.get((precision, case.name))
+    if line is not None:
+        with pytest.raises(UnsupportedError, match=line):
+            run(*graph(case))
+    return line is not None
+
+
+def graph(case: Case) -> tuple[ir.Model, list[dict[str, Array]]]:
+    builder = Builder()
+    out = case.build(builder, builder.input(*case.shape))
+    return builder.model(out), builder.samples(low=case.low, high=case.high)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_int8(case: Case) -> None:
+    if refused(case, "int8", quantized):
+        return
+    found = quantized(*graph(case))
+    least = LEAST.get(case.name, case.snr)
+    assert found.snr("onnx") >= least
+    assert found.snr("tflite") >= least
+    assert found.steps() <= case.steps + 1e-3
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_float(case: Case) -> None:
+    if refused(case, "float", floating):
+        return
+    found = floating(*graph(case))
+    for which in (found.onnx, found.tflite):
+        for wanted, got in zip(found.wanted, which, strict=True):
+            np.testing.assert_allclose(got[0], wanted[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.transposes is not None and len(case.shape) == 4], ids=lambda case: case.name
+)
+def test_between_two_convolutions(case: Case) -> None:
+    """No TRANSPOSE but where the case says that the graph forces one."""
+    if ("int8", case.name) in REFUSED:
+        return
+    builder = Builder()
+    inner = case.build(builder, builder.conv(builder.input(*case.shape), case.shape[1], case.shape[1]))
+    try:
+        model = builder.model(inner)
+        channels = int(model.graph.outputs[0].shape[1])  # type: ignore[index,arg-type]
+        model = builder.model(builder.conv(inner, channels, 4))
+    except (IndexError, onnx.shape_inference.InferenceError):
+        return  # its result is not an image
+    assert quantized(model, builder.samples()).codes.count("TRANSPOSE") == case.transposes

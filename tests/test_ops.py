@@ -35,7 +35,7 @@ def test_signature_is_the_schema(name: str) -> None:
 
 
 def test_every_op_has_a_case() -> None:
-    # LayerNormalization never computes in integers; tests/test_passes and the transformers of the benchmarks have it.
+    # LayerNormalization never computes in integers; tests/test_onnx_nodes.py has it in float.
     assert {case.op for case in CASES} == set(OPS) - {"LayerNormalization"}
 
 

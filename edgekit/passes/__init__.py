@@ -31,6 +31,7 @@ PASSES: tuple[Pass, ...] = (
     canonical.own_biases,
     canonical.lone_shared_inputs,
     constants.remove_unused,
+    known.refuse_unrewritten,
     known.refuse_unsound,
 )
 

@@ -40,6 +40,15 @@ def refuse_unknown(model: ir.Model) -> bool:
     return False
 
 
+def refuse_unrewritten(model: ir.Model) -> bool:
+    """Ensures: every op is declared. Raises UnsupportedError that names what no pass could rewrite."""
+    left = [node for node in model.graph if node.op_type in REWRITTEN]
+    if left:
+        reason = "is supported for inference only, with constant parameters"
+        raise UnsupportedError([f"node {node.name}: op {node.op_type} {reason}" for node in left])
+    return False
+
+
 def refuse_unsound(model: ir.Model) -> bool:
     """Ensures: constants are finite, but for the limits of a Clip. Raises ModelError that names the others.
 

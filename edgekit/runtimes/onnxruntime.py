@@ -134,4 +134,7 @@ def _computed(graph: onnx.GraphProto) -> Iterator[str]:
 def _info(arg: Any) -> TensorInfo:
     shape = tuple(size if isinstance(size, int) else -1 for size in arg.shape)
     kind = arg.type.removeprefix("tensor(").removesuffix(")")
-    return TensorInfo(arg.name, shape, str(np.dtype(DTYPES.get(kind, kind))) if kind != "string" else kind)
+    try:
+        return TensorInfo(arg.name, shape, str(np.dtype(DTYPES.get(kind, kind))) if kind != "string" else kind)
+    except TypeError:
+        raise ModelError(f"tensor {arg.name}: is {kind}, which numpy lacks") from None

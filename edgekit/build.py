@@ -96,8 +96,7 @@ def build(
     for target, precision in precisions.items():
         rules = replace(emit.rules_of(target, config.float_nodes), given=given)
         plan = plan_for(graph, precision, ranges, rules)
-        if given:
-            work.warnings += [line for line in _kept(given, plan) if line not in work.warnings]
+        work.warnings += [line for line in _about(plan, precision, target, given) if line not in work.warnings]
         rounded = graph
         if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
             with work.stage("round", target.name):
@@ -136,11 +135,14 @@ def _known_gates(project: Project) -> None:
             raise ConfigError(f"{project.file}:gates.{name}: no target has that name{hint}")
 
 
-def _kept(given: Mapping[str, QParams], plan: QuantPlan) -> list[str]:
-    """What is to say of the scales that a model came with."""
-    lost = [name for name, q in given.items() if name not in plan or plan[name].scale != q.scale]
-    said = f"the model was quantized elsewhere: {len(given) - len(lost)} of its {len(given)} scales are kept"
-    return [said + (f", not those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)}" if lost else "")]
+def _about(plan: QuantPlan, precision: str, target: Target, given: Mapping[str, QParams]) -> Iterator[str]:
+    """What is to say of a plan: that it plans nothing, or what it kept of the scales that a model came with."""
+    if precision != "float32" and not plan:
+        yield f"{target.name}: nothing in the network is large enough for {precision}; the artifact is float32"
+    if given:
+        lost = [name for name, q in given.items() if name not in plan or plan[name].scale != q.scale]
+        said = f"the model was quantized elsewhere: {len(given) - len(lost)} of its {len(given)} scales are kept"
+        yield said + (f", not those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)}" if lost else "")
 
 
 def _load(project: Project) -> Loaded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -113,29 +114,21 @@ def conv(
     out: int = 6,
     group: int = 1,
     shape: tuple[int, ...] = (1, C, H, W),
+    op: str = "Conv",
     **attrs: Any,
 ) -> Case:
+    """A convolution, or with ``op`` a transposed one, whose weights lie (in, out / group, kernel)."""
+
     def build(g: Builder, x: str) -> str:
-        return g.conv(x, shape[1], out, kernel, group=group, **attrs)
-
-    return Case("Conv", build, label, shape)
-
-
-def transposed(
-    label: str,
-    kernel: tuple[int, ...],
-    out: int = 6,
-    group: int = 1,
-    shape: tuple[int, ...] = (1, C, H, W),
-    **attrs: Any,
-) -> Case:
-    def build(g: Builder, x: str) -> str:
+        if op == "Conv":
+            return g.conv(x, shape[1], out, kernel, group=group, **attrs)
         weights = g.weights(shape[1], out // group, *kernel, scale=0.2)
-        return g.node("ConvTranspose", x, weights, g.uniform(-0.2, 0.2, out), group=group, **attrs)
+        return g.node(op, x, weights, g.uniform(-0.2, 0.2, out), group=group, **attrs)
 
-    return Case("ConvTranspose", build, label, shape)
+    return Case(op, build, label, shape)
 
 
+transposed = partial(conv, op="ConvTranspose")
 LINE = (1, C, 12)
 WINDOWS = [
     conv("1x1", (1, 1)),

@@ -190,3 +190,11 @@ def test_evaluation_data_is_looked_at_too(tmp_path: Path) -> None:
     (report,) = build(Project.from_flags(None, config), BOTH[:1], tmp_path / "out")
     assert "evaluation: all 2 labels are 1" in report.warnings
     assert report.source_check is not None and report.source_check["samples"] == 2
+
+
+@pytest.mark.parametrize("precision", ["dynamic-int8", "float16"])
+def test_a_network_too_small_for_its_precision(tmp_path: Path, precision: str) -> None:
+    path = net(tmp_path, [node("MatMul", ["x", "w"], ["y"])], [weights("w", 3, 2)], [1, 3])
+    (report,) = reports(path, normal(40, 3), {"quantization.precision": precision}, BOTH[:1])
+    assert report.artifact.precision == "float32"
+    assert f"nothing in the network is large enough for {precision}; the artifact is float32" in report.warnings[-1]

@@ -96,18 +96,18 @@ def test_float(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if case.transposes is not None and len(case.shape) == 4], ids=lambda case: case.name
+    "case",
+    [
+        case
+        for case in CASES
+        if case.transposes is not None and len(case.shape) == 4 and ("int8", case.name) not in REFUSED
+    ],
+    ids=lambda case: case.name,
 )
 def test_between_two_convolutions(case: Case) -> None:
     """No TRANSPOSE but where the case says that the graph forces one."""
-    if ("int8", case.name) in REFUSED:
-        return
     builder = Builder()
     inner = case.build(builder, builder.conv(builder.input(*case.shape), case.shape[1], case.shape[1]))
-    try:
-        model = builder.model(inner)
-        channels = int(model.graph.outputs[0].shape[1])  # type: ignore[index,arg-type]
-        model = builder.model(builder.conv(inner, channels, 4))
-    except (IndexError, onnx.shape_inference.InferenceError):
-        return  # its result is not an image
+    channels = int(builder.model(inner).graph.outputs[0].shape[1])  # type: ignore[index,arg-type]
+    model = builder.model(builder.conv(inner, channels, 4))
     assert quantized(model, builder.samples()).codes.count("TRANSPOSE") == case.transposes

@@ -86,7 +86,7 @@ class _Writer:
         """Store what a unit gives; leave out an activation that the integers' limits already apply."""
         integer = computes_in_integers(unit, self._plan)
         if unit.bias is not None and integer:
-            unit = self._with_bias(unit)
+            unit = self._biased(unit)
         outputs = unit.outputs
         out = self._plan.get(str(outputs[0].name))
         if integer and out is not None and unit.activation is not None and _clips_alike(out, unit.bounds):
@@ -105,16 +105,18 @@ class _Writer:
         for value in outputs:
             self.value(value)
 
-    def _with_bias(self, unit: Unit) -> Unit:
-        """``_with_bias``, every value between its nodes stored too, or ONNX Runtime stores them in a way of its own."""
-        source = unit.node.inputs[0]
-        given = self._plan.get(self._restored.get(source, str(source.name))) if source is not None else None
-        stored = [given, self._plan.get(str(unit.outputs[0].name))]
-        unit = _with_bias(self._graph, unit)
-        gemm = unit.node.inputs[0].producer() if unit.node.inputs[0] is not None else None
-        between = [gemm.inputs[0], gemm.outputs[0]] if gemm is not None else []
-        for value, q in zip(between, stored, strict=False):
-            if value is not None and q is not None:
+    def _biased(self, unit: Unit) -> Unit:
+        """A MatMul and its bias as one Gemm; what lies between its Reshapes is stored too, or ONNX Runtime stores it in
+        a type of its own.
+        """
+        source, weight = unit.node.inputs[0], unit.node.inputs[1]
+        if source is None or weight is None:
+            return unit
+        read = self._plan.get(self._restored.get(source, str(source.name)))
+        given = self._plan.get(str(unit.outputs[0].name))
+        unit, flat, product = _as_gemm(self._graph, unit, source, weight)
+        for value, q in ((flat, read), (product, given)):
+            if q is not None:
                 self._between[str(value.name)] = q
                 self.value(value)
         return unit
@@ -214,12 +216,12 @@ class _Writer:
         return self._scalars[key]
 
 
-def _with_bias(graph: ir.Graph, unit: Unit) -> Unit:
-    """MatMul and Add as Reshape, Gemm, Reshape: the bias is added in the sum's integers, as the plan has it."""
+def _as_gemm(graph: ir.Graph, unit: Unit, source: ir.Value, weight: ir.Value) -> tuple[Unit, ir.Value, ir.Value]:
+    """MatMul and Add as Reshape, Gemm, Reshape: the bias is added in the sum's integers, as the plan has it.
+
+    With the new unit come what its Gemm reads and gives.
+    """
     node, old = unit.node, unit.inner
-    source, weight = node.inputs[0], node.inputs[1]
-    if source is None or weight is None:
-        return unit
     name, (*rows, width) = str(old.name), shape_of(old)
     count = math.prod(rows)
     into = add_constant(graph, f"{name}/rows", np.asarray([count, shape_of(source)[-1]]))
@@ -232,7 +234,7 @@ def _with_bias(graph: ir.Graph, unit: Unit) -> Unit:
     graph.insert_after(unit.bias or node, [flat, gemm, result])
     _take_over(graph, result.outputs[0], old)
     drop(graph, *(n for n in (unit.bias, node) if n is not None))
-    return replace(unit, node=result, bias=None)
+    return replace(unit, node=result, bias=None), flat.outputs[0], gemm.outputs[0]
 
 
 def _clips_alike(q: QParams, bounds: tuple[float, float]) -> bool:

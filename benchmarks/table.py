@@ -28,7 +28,7 @@ def main() -> None:
     judged = [row for name, item in accuracy.items() for row in accuracy_rows(name, item)]
     print_table(("network", "artifact", "precision", "top-1", "agrees with float", "SNR"), judged)
     print()
-    print(provenance({**latency, **size, **accuracy}.values()))
+    print(provenance([*latency.values(), *size.values(), *accuracy.values()]))
 
 
 def peer_row(name: str, latency: dict[str, Any], size: dict[str, Any]) -> list[str]:

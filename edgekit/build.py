@@ -25,7 +25,7 @@ from edgekit.graph import shape_of
 from edgekit.measure import Measurement, glance, measure
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
-from edgekit.passes import prepare
+from edgekit.passes import prepare, steps
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
 from edgekit.quant import calibrate, reconstruct
@@ -91,20 +91,23 @@ def build(
             )
         if ranges_wanted or project.calibration.data:
             work.warnings += look(calibration)
-    ranges = work.ranges(graph, calibration) if ranges_wanted else {}
+    stepped = steps.shaped(graph, lambda _: "unrolled")
+    ranges = work.ranges(stepped.model, calibration) if ranges_wanted else {}
+    kept = steps.across_steps(ranges, stepped.shared)
     found = []
     for target, precision in precisions.items():
         rules = replace(emit.rules_of(target, config.float_nodes), given=given)
-        plan = plan_for(graph, precision, ranges, rules)
+        form = emit.form(graph, target, precision, config.recurrent)
+        plan = plan_for(form.model, precision, steps.ranges_of(form, ranges, kept), rules)
         work.warnings += [line for line in _about(plan, precision, target, given) if line not in work.warnings]
-        rounded = graph
+        rounded = form.model
         if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
             with work.stage("round", target.name):
-                rounded = work.rounded(graph, plan, calibration)
+                rounded = work.rounded(form.model, plan, calibration)
         with work.stage("emit", target.name):
             artifact = emit.emit(rounded, plan, target, work.description(calibration, precision))
             path = write(prepare_folder(out / target.name) / target.artifact_name, artifact.data)
-        found.append(_Built(target, plan, artifact, path))
+        found.append(_Built(target, plan, artifact, path, form.model))
     judging = calibration if evaluation is None else evaluation
     for built in found:
         work.examine(built, graph, judging, evaluation)
@@ -179,6 +182,7 @@ class _Built:
     plan: QuantPlan
     artifact: Artifact
     path: Path
+    model: ir.Model
     fidelity: Fidelity | None = None
     evaluation: Evaluation | None = None
     latency: Measurement | None = None
@@ -270,7 +274,7 @@ class _Work:
         """Verify, evaluate and measure one artifact."""
         name = built.target.name
         with self.stage("verify", name):
-            built.fidelity = verify.fidelity(graph, built.artifact.data, samples, self.progress)
+            built.fidelity = verify.fidelity(built.model, built.artifact.data, samples, self.progress)
         if evaluation is not None:
             with self.stage("evaluate", name):
                 built.evaluation = self._evaluated(built, graph, evaluation)

@@ -127,6 +127,9 @@ def cli() -> None:
 @click.option(
     "--precision", "quantization__precision", metavar="NAME", help="int8, float32, float16, dynamic-int8, int16x8."
 )
+@click.option(
+    "--recurrent", "quantization__recurrent", metavar="FORM", help="Of LSTM, GRU, RNN: fused, unrolled, loop, whole."
+)
 @click.option("--allow-float", "quantization__allow_float", is_flag=True, default=None, help="Let ops stay in float.")
 @click.option("--evaluation", "evaluation__data", metavar="DATA", help="Held-out data with labels.")
 @click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from edgekit.emitters import Artifact
 from edgekit.errors import UnsupportedError
-from edgekit.graph import activations, units
+from edgekit.graph import activations, all_units
+from edgekit.passes.steps import Shaped, fuses, recurrent_nodes, shaped
 from edgekit.project import QuantizationConfig
 from edgekit.quant.kernels import computes_in_integers, touches_floats
 from edgekit.quant.plan import QuantPlan
@@ -45,6 +46,7 @@ def emit(graph: ir.Model, plan: QuantPlan, target: Target, description: Descript
 
 def emit_float(graph: ir.Model, target: Target) -> bytes:
     """The float32 model in the target's format, to measure the artifact against."""
+    graph = form(graph, target, "float32").model
     if target.format == "tflite":
         from edgekit.emitters import tflite
 
@@ -52,6 +54,37 @@ def emit_float(graph: ir.Model, target: Target) -> bytes:
     from edgekit.emitters import onnx_qdq
 
     return onnx_qdq.emit(graph, QuantPlan({})).data
+
+
+FORMS = {"tflite": ("fused", "unrolled"), "onnx": ("whole", "unrolled")}  # where the target does not say
+
+
+def form(graph: ir.Model, target: Target, precision: str, asked: str | None = None) -> Shaped:
+    """The graph with its recurrent nodes in the form asked for, else in the first of the target's that they can have.
+
+    Raises UnsupportedError that names every node which has none of them.
+    """
+    wanted = (asked,) if asked else target.recurrent or FORMS[target.format]
+    chosen = {
+        str(node.name): next((f for f in wanted if _has_form(node, f, target.format, precision)), None)
+        for node in recurrent_nodes(graph.graph)
+    }
+    problems = [
+        f"{target.name}: node {name}: has no form {' or '.join(wanted)} in {precision}; unrolled is always there"
+        for name, found in chosen.items()
+        if found is None
+    ]
+    if problems:
+        raise UnsupportedError(problems)
+    return shaped(graph, lambda node: chosen[str(node.name)] or "")
+
+
+def _has_form(node: ir.Node, form: str, written: str, precision: str) -> bool:
+    if form == "whole":
+        return written == "onnx" and precision not in STATIC
+    if form == "fused":
+        return written == "tflite" and precision != "int16x8" and fuses(node)
+    return form == "unrolled" or written == "tflite"
 
 
 def precision_of(graph: ir.Model, target: Target, asked: str | None) -> str:
@@ -84,14 +117,21 @@ def refuse_unsupported(graph: ir.Model, precisions: Mapping[Target, str], config
 
     Raises UnsupportedError with every problem of every target.
     """
-    ranges = {str(value.name): (-1.0, 1.0) for value in activations(graph.graph)}
     problems: list[str] = []
     for target, precision in precisions.items():
-        plan = plan_for(graph, precision, ranges, rules_of(target, config.float_nodes))
-        if precision in STATIC and not config.allow_float:
-            problems += [f"{target.name}: {problem}" for problem in _floating(graph, plan, precision)]
         try:
-            emit(graph, plan, target)
+            found = form(graph, target, precision, config.recurrent)
+        except UnsupportedError as error:
+            problems += error.problems
+            continue
+        model = found.model
+        names = [*(str(value.name) for value in activations(model.graph)), *found.shared]
+        ranges = dict.fromkeys(names, (-1.0, 1.0))
+        plan = plan_for(model, precision, ranges, rules_of(target, config.float_nodes))
+        if precision in STATIC and not config.allow_float:
+            problems += [f"{target.name}: {problem}" for problem in _floating(model, plan, precision)]
+        try:
+            emit(model, plan, target)
         except UnsupportedError as error:
             problems += [f"{target.name}: {problem}" for problem in error.problems]
     if problems:
@@ -103,6 +143,6 @@ def _floating(graph: ir.Model, plan: QuantPlan, precision: str) -> list[str]:
     return [
         f"node {unit.node.name}: {unit.node.op_type} has no integer kernel, so it would be float in {precision}; "
         "allow it (--allow-float), name it in quantization.float_nodes, or take another precision"
-        for unit in units(graph.graph)
+        for unit in all_units(graph.graph)
         if touches_floats(unit) and not computes_in_integers(unit, plan) and unit.node.name not in plan.float_nodes
     ]

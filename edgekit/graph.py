@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from edgekit.errors import ModelError
 
 OPSET = 21
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}  # recurrent ops, and how many gates their weights hold
+MEMORY = "/memory"  # behind the name of what a fused LSTM gives: its cell state, which is no tensor of the graph
 Array = NDArray[Any]
 
 
@@ -128,6 +130,17 @@ def units(graph: ir.Graph) -> list[Unit]:
             activation = None
         absorbed.update(n for n in (bias, activation) if n is not None)
         found.append(Unit(node, bias, activation))
+    return found
+
+
+def all_units(graph: ir.Graph) -> list[Unit]:
+    """The units of a graph and of the bodies of its loops."""
+    found = []
+    for unit in units(graph):
+        found.append(unit)
+        for attr in unit.node.attributes.values():
+            if attr.type == ir.AttributeType.GRAPH:
+                found += all_units(attr.as_graph())
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from edgekit.errors import ConfigError
 from edgekit.inputs import InputConfig, read_input
 from edgekit.recipe import RANGES, load_recipe
-from edgekit.target import PRECISIONS
+from edgekit.target import PRECISIONS, RECURRENT
 from edgekit.toml_table import Table, near_misses, read_toml
 
 METRICS = ("top1", "top5")
@@ -57,11 +57,15 @@ class CalibrationConfig:
 
 @dataclass(frozen=True)
 class QuantizationConfig:
-    """The precision (None: the target's own choice), and what may stay in float: any node, or those named."""
+    """The precision (None: the target's own choice), and what may stay in float: any node, or those named.
+
+    ``recurrent`` is the form of LSTM, GRU and RNN (None: the target's own choice).
+    """
 
     precision: str | None = None
     allow_float: bool = False
     float_nodes: tuple[str, ...] = ()
+    recurrent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,7 @@ def _quantization(table: Table) -> QuantizationConfig:
         precision=table.choice("precision", PRECISIONS),
         allow_float=table.flag("allow_float") or False,
         float_nodes=table.texts("float_nodes") or (),
+        recurrent=table.choice("recurrent", RECURRENT),
     )
     table.close()
     return config

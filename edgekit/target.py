@@ -12,6 +12,7 @@ from edgekit.toml_table import Table, near_misses, read_toml
 
 FORMATS = {"litert": "tflite", "tflm": "tflite", "onnxruntime": "onnx"}
 ARCHITECTURES = ("arm64", "x86_64", "cortex-m")
+RECURRENT = ("fused", "unrolled", "loop", "whole")  # the forms of LSTM, GRU and RNN (``passes.steps``)
 PRECISIONS = ("int8", "float32", "float16", "dynamic-int8", "int16x8")  # the first is the default
 
 
@@ -34,6 +35,7 @@ class Target:
     flash_bytes: int | None = None
     arena_bytes: int | None = None
     per_channel_fully_connected: bool = True
+    recurrent: tuple[str, ...] = ()
 
     @property
     def format(self) -> str:
@@ -83,6 +85,7 @@ def read_target(path: Path) -> Target:
         "flash_bytes": table.bytes("flash"),
         "arena_bytes": table.bytes("arena"),
         "per_channel_fully_connected": table.flag("per_channel_fully_connected"),
+        "recurrent": table.texts("recurrent", RECURRENT),
     }
     table.close()
     for field, key in (("description", "description"), ("architecture", "architecture"), ("cores", "cores"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,16 @@ class Constants(ABC):
 
     def _stored(self, name: str, array: Array, move: Callable[[Array], Array], axis: int | None) -> Tensor:
         """A constant as the plan stores it, brought into TFLite's order; half precision is widened where it is read."""
-        quant = self.plan.get(name)
+        return self._kept(name, array, self.plan.get(name), move, axis)
+
+    def _kept(
+        self,
+        name: str,
+        array: Array,
+        quant: QParams | None,
+        move: Callable[[Array], Array] = np.asarray,
+        axis: int | None = None,
+    ) -> Tensor:
         if quant is None:
             data = move(array)
             return Tensor(name, data.shape, str(data.dtype), None, data)
@@ -93,6 +102,23 @@ class Constants(ABC):
             return Tensor("zeros", (channels,), "float32", None, np.zeros(channels, np.float32))
         quant = numerics.bias(source.tensor.quant, weight.quant)
         return Tensor(f"{weight.name}/bias", (channels,), quant.dtype, quant, np.zeros(channels, quant.dtype))
+
+    def rows(self, operand: Operand, rows: slice) -> Tensor:
+        assert operand.array is not None
+        name, quant = f"{operand.name}/{rows.start}", self.plan.get(operand.name)
+        if quant is not None and quant.axis is not None:
+            quant = QParams(quant.dtype, quant.scale[rows.start : rows.start + 1], (0,), None, quant.narrow)
+        return self._kept(name, operand.array[0, rows], quant)
+
+    def sums(self, values: Array, source: Operand, weight: Tensor) -> Tensor:
+        read = self.tensor(source).quant
+        quant = None if weight.quant is None or read is None else numerics.bias(read, weight.quant)
+        return self._kept(f"{weight.name}/bias", values, quant)
+
+    def zeros(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        quant = None if like.quant is None else QParams("int8", (1.0,), (0,))
+        data = np.zeros(tuple(shape), "float32" if quant is None else "int8")
+        return Tensor(f"{self._stem}/zeros", data.shape, str(data.dtype), quant, data)
 
     def _named(self, name: str, shape: Any, dtype: str, quant: QParams | None, data: Array) -> Tensor:
         self._scratch += 1

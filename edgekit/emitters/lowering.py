@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgekit.emitters.constants import Constants
 from edgekit.emitters.tflite_graph import Graph, Op, Tensor
-from edgekit.graph import Array, Unit, attributes, constant, dtype_of, is_float, shape_of
+from edgekit.graph import MEMORY, Array, Unit, attributes, constant, dtype_of, is_float, shape_of
 from edgekit.layout import Layouts, Perm, identity
 from edgekit.ops import OPS, Layout, LoweringError
 from edgekit.ops.context import Operand
@@ -180,9 +180,10 @@ class Lowering(Constants):
         self._producer[out] = op
         return out
 
-    def add_many(self, code: str, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any) -> None:
-        """An operator with several results."""
-        self.graph.ops.append(Op(code, tuple(self._input(i) for i in inputs), tuple(outputs), options))
+    def add_many(
+        self, code: str, inputs: Sequence[Any], outputs: Sequence[Any], inner: Sequence[Any] = (), **options: Any
+    ) -> None:
+        self.graph.ops.append(Op(code, tuple(map(self._input, inputs)), tuple(outputs), options, tuple(inner)))
 
     def _input(self, item: Any) -> Tensor | None:
         if item is None or isinstance(item, Tensor):
@@ -218,6 +219,19 @@ class Lowering(Constants):
             return tensor
         out = self.temp(shape, tensor) if output is None else output
         return self.add("RESHAPE", [tensor, np.asarray(shape)], out, new_shape=shape)
+
+    def state(self, shape: Sequence[int], like: Tensor | None) -> Tensor:
+        state = self.temp(shape, self.out if like is None else like)
+        state.variable = True
+        if like is None and self.quantized:
+            state.quant = self.plan[f"{self.out.name}{MEMORY}"]
+            state.dtype = state.quant.dtype
+        return state
+
+    def loop(self, body: ir.Graph, operands: Sequence[Operand], scanned: int) -> None:
+        from edgekit.emitters.loop import write
+
+        write(self, body, operands, scanned)
 
     def lookup(self, source: Operand, function: Callable[[Array], Array]) -> None:
         tensor = self._input(source)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -58,6 +59,7 @@ OPTIONS = {
     "BATCH_MATMUL": "BatchMatMulOptions",
     "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions",
     "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTMOptions",
 }
 ENUMS = {
     "padding": schema.Padding,
@@ -78,6 +80,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "RESHAPE": (1, 1),
     "EXPAND_DIMS": (1, 1),
     "CAST": (1, 1),
+    "WHILE": (1, 1),
     "PRELU": (1, 1),
     "HARD_SWISH": (1, 1),
     "ELU": (1, 1),
@@ -164,8 +167,7 @@ class _Writer:
 def write(graph: Graph) -> bytes:
     """The graph as a TFLite file. Deterministic: equal graphs give equal bytes."""
     w = _Writer()
-    tensors = graph.tensors()
-    index = {id(t): i for i, t in enumerate(tensors)}
+    graphs = _with_bodies(graph)
     buffers = [w.table("Buffer")]
     buffer_of: dict[bytes, int] = {}
 
@@ -175,32 +177,58 @@ def write(graph: Graph) -> bytes:
             buffers.append(w.table("Buffer", Data=w.bytes(data)))
         return buffer_of[data]
 
-    tensor_offsets = [_tensor(w, t, 0 if t.data is None else buffer(_raw(t))) for t in tensors]
     codes: dict[tuple[str, int], int] = {}
-    ops = [_op(w, op, index, codes.setdefault((op.code, _version(op)), len(codes))) for op in graph.ops]
+    subgraphs = [_subgraph(w, g, graphs, buffer, codes) for g in graphs]
     metadata = [
         w.table("Metadata", Name=w.string(name), Buffer=buffer(value)) for name, value in sorted(graph.metadata.items())
     ]
-    subgraph = w.table(
-        "SubGraph",
-        Tensors=w.offsets(tensor_offsets),
-        Inputs=w.vector([index[id(t)] for t in graph.inputs], "int32"),
-        Outputs=w.vector([index[id(t)] for t in graph.outputs], "int32"),
-        Operators=w.offsets(ops),
-        Name=w.string("main"),
-    )
     model = w.table(
         "Model",
         Version=3,
         OperatorCodes=w.offsets([_code(w, code, version) for code, version in codes]),
-        Subgraphs=w.offsets([subgraph]),
+        Subgraphs=w.offsets(subgraphs),
         Description=w.string(graph.description),
         Buffers=w.offsets(buffers),
         Metadata=w.offsets(metadata) if metadata else None,
-        SignatureDefs=_signature(w, graph, index),
+        SignatureDefs=_signature(w, graph),
     )
     w.builder.Finish(model, IDENTIFIER)
     return bytes(w.builder.Output())
+
+
+def _with_bodies(graph: Graph) -> list[Graph]:
+    """A graph, then those that its operators run."""
+    found = [graph]
+    for op in graph.ops:
+        for body in op.bodies.values():
+            found += _with_bodies(body)
+    return found
+
+
+def _subgraph(
+    w: _Writer,
+    graph: Graph,
+    graphs: Sequence[Graph],
+    buffer: Callable[[bytes], int],
+    codes: dict[tuple[str, int], int],
+) -> int:
+    tensors = graph.tensors()
+    index = {id(t): i for i, t in enumerate(tensors)}
+    offsets = [_tensor(w, t, 0 if t.data is None else buffer(_raw(t))) for t in tensors]
+    ops = []
+    for op in graph.ops:
+        called = {name: next(i for i, g in enumerate(graphs) if g is body) for name, body in op.bodies.items()}
+        code = codes.setdefault((op.code, _version(op)), len(codes))
+        ops.append(_op(w, replace(op, options={**op.options, **called}), index, code))
+    number = graphs.index(graph)
+    return w.table(
+        "SubGraph",
+        Tensors=w.offsets(offsets),
+        Inputs=w.vector([index[id(t)] for t in graph.inputs], "int32"),
+        Outputs=w.vector([index[id(t)] for t in graph.outputs], "int32"),
+        Operators=w.offsets(ops),
+        Name=w.string(f"body{number}" if number else "main"),
+    )
 
 
 def _raw(tensor: Tensor) -> bytes:
@@ -218,6 +246,7 @@ def _tensor(w: _Writer, tensor: Tensor, buffer: int) -> int:
         Name=w.string(tensor.name),
         Quantization=quant,
         HasRank=True,
+        IsVariable=tensor.variable or None,
     )
 
 
@@ -246,6 +275,7 @@ def _op(w: _Writer, op: Op, index: dict[int, int], code: int) -> int:
         OpcodeIndex=code,
         Inputs=w.vector([-1 if t is None else index[id(t)] for t in op.inputs], "int32"),
         Outputs=w.vector([index[id(t)] for t in op.outputs], "int32"),
+        Intermediates=w.vector([index[id(t)] for t in op.intermediates], "int32") if op.intermediates else None,
         **fields,
     )
 
@@ -268,7 +298,9 @@ def _code(w: _Writer, code: str, version: int) -> int:
     return w.table("OperatorCode", DeprecatedBuiltinCode=min(number, 127), BuiltinCode=number, Version=version)
 
 
-def _signature(w: _Writer, graph: Graph, index: dict[int, int]) -> int:
+def _signature(w: _Writer, graph: Graph) -> int:
+    index = {id(t): i for i, t in enumerate(graph.tensors())}
+
     def maps(tensors: Sequence[Tensor]) -> int:
         return w.offsets([w.table("TensorMap", Name=w.string(t.name), TensorIndex=index[id(t)]) for t in tensors])
 
@@ -292,8 +324,9 @@ def read(data: bytes) -> Graph:
         raise ModelError(f"not a sound TFLite file, truncated or corrupt ({type(error).__name__}: {error})") from error
 
 
-def _graph(model: Any, data: bytes) -> Graph:
-    sub = model.subgraphs[0]
+def _graph(model: Any, data: bytes, number: int = 0, above: tuple[int, ...] = ()) -> Graph:
+    """Subgraph ``number``; ``above`` are those that it is read for, which it may not run again."""
+    sub, above = model.subgraphs[number], (*above, number)
     dtypes = {number: name for name, number in DTYPES.items()}
 
     def quant(t: Any, dtype: str) -> QParams | None:
@@ -313,7 +346,7 @@ def _graph(model: Any, data: bytes) -> Graph:
         dtype, shape = dtypes.get(t.type, f"type{t.type}"), tuple(map(int, t.shape if t.shape is not None else ()))
         raw = payload(model.buffers[t.buffer])
         array = np.frombuffer(raw, dtype).reshape(shape) if raw and dtype in DTYPES else None
-        return Tensor((t.name or b"").decode(), shape, dtype, quant(t, dtype), array)
+        return Tensor((t.name or b"").decode(), shape, dtype, quant(t, dtype), array, bool(t.isVariable))
 
     tensors = [tensor(t) for t in sub.tensors]
     ops = []
@@ -328,8 +361,11 @@ def _graph(model: Any, data: bytes) -> Graph:
                 tuple(None if i < 0 else tensors[i] for i in op.inputs),
                 tuple(tensors[i] for i in op.outputs),
                 _read_options(op.builtinOptions),
+                tuple(tensors[i] for i in (op.intermediates if op.intermediates is not None else ())),
             )
         )
+        called = {name: i for name, i in ops[-1].options.items() if name.endswith("_subgraph_index") and i not in above}
+        ops[-1].bodies = {name: _graph(model, data, i, above) for name, i in called.items()}
     metadata = {m.name.decode(): payload(model.buffers[m.buffer]) for m in model.metadata or ()}
     description = (model.description or b"").decode()
     return Graph(ops, [tensors[i] for i in sub.inputs], [tensors[i] for i in sub.outputs], metadata, description)

@@ -13,26 +13,36 @@ from edgekit.quant.plan import QParams
 
 @dataclass(eq=False)
 class Tensor:
-    """A tensor: ``dtype`` as numpy names it, ``data`` when it is constant. Compared by identity."""
+    """A tensor: ``dtype`` as numpy names it, ``data`` when it is constant. Compared by identity.
+
+    A ``variable`` is the memory of an operator that writes into its own input.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     quant: QParams | None = None
     data: NDArray[Any] | None = None
+    variable: bool = False
 
 
 @dataclass(eq=False)
 class Op:
-    """An operator: ``code`` as in the schema's BuiltinOperator, ``options`` with the schema's field names."""
+    """An operator: ``code`` as in the schema's BuiltinOperator, ``options`` with the schema's field names.
+
+    ``intermediates`` are tensors that only tell a kernel the scales of its inner values; ``bodies`` are the subgraphs
+    that it runs, by the option that names them.
+    """
 
     code: str
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    intermediates: tuple[Tensor, ...] = ()
+    bodies: Mapping[str, Graph] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class Graph:
     """One subgraph in execution order, with the model's metadata by name."""
 
@@ -48,7 +58,7 @@ class Graph:
         for tensor in self.inputs:
             seen.setdefault(id(tensor), tensor)
         for op in self.ops:
-            for item in (*op.inputs, *op.outputs):
+            for item in (*op.inputs, *op.outputs, *op.intermediates):
                 if item is not None:
                     seen.setdefault(id(item), item)
         for tensor in self.outputs:

@@ -59,8 +59,10 @@ class Tfl(Protocol):
     def add(self, code: str, inputs: Sequence[Any], output: Any = None, **options: Any) -> Tensor:
         """Write an operator; inputs are operands, tensors, integer arrays (as int32 constants) or None."""
 
-    def add_many(self, code: str, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any) -> None:
-        """Write an operator with several results."""
+    def add_many(
+        self, code: str, inputs: Sequence[Any], outputs: Sequence[Any], inner: Sequence[Any] = (), **options: Any
+    ) -> None:
+        """Write an operator with several results; ``inner`` tensors tell it the scales of values that it keeps."""
 
     def tensor(self, item: Any) -> Tensor:
         """The TFLite tensor behind an operand."""
@@ -85,6 +87,21 @@ class Tfl(Protocol):
 
     def bias(self, operand: Operand | None, channels: int, source: Operand, weight: Tensor) -> Tensor:
         """A bias as planned, or zeros of the type that the operator wants."""
+
+    def rows(self, operand: Operand, rows: slice) -> Tensor:
+        """One gate of a recurrent layer's weights (1, gates x hidden, inputs) in the one scale of its rows."""
+
+    def sums(self, values: Array, source: Operand, weight: Tensor) -> Tensor:
+        """A bias that is not a constant of the graph, in the scale of ``source`` times that of ``weight``."""
+
+    def state(self, shape: Sequence[int], like: Tensor | None) -> Tensor:
+        """What a fused recurrent operator keeps between its steps; without ``like`` its cell state."""
+
+    def zeros(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A constant of zeros of the type of ``like``, at scale 1."""
+
+    def loop(self, body: Any, operands: Sequence[Operand], scanned: int) -> None:
+        """WHILE: fill the results with those of ``body``, run for each element of the last ``scanned`` operands."""
 
     def number(self, values: Any, like: Any, name: str = "") -> Tensor:
         """A constant of real numbers of the type of ``like``; quantized by its own range when ``like`` is."""

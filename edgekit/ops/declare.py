@@ -46,7 +46,8 @@ class Quant:
     """Quantization facts of an op. ``inputs`` are the positions of its activations (None: all of floating point).
 
     A constant at position ``weight`` is quantized symmetrically per channel along ``channel_axis``, and the one at
-    ``bias`` as int32 with scale input x weight. ``fixed`` is the output's (scale, zero point) in int8.
+    ``bias`` as int32 with scale input x weight; at ``recurrent`` stands the weight that a state is multiplied with.
+    ``fixed`` is the output's (scale, zero point) in int8.
     """
 
     scale: Scale = Scale.OBSERVED
@@ -54,6 +55,7 @@ class Quant:
     weight: int | None = None
     channel_axis: int | None = None
     bias: int | None = None
+    recurrent: int | None = None
     fixed: tuple[float, int] | None = None
 
 

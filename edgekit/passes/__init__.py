@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgekit.passes import canonical, constants, convolution, factors, gelu, known, moves, normalisation, shuffle
+from edgekit.passes import (
+    canonical,
+    constants,
+    convolution,
+    factors,
+    gelu,
+    known,
+    moves,
+    normalisation,
+    recurrent,
+    shuffle,
+)
 from edgekit.passes.rewrite import Pass, unique_names
 
 PASSES: tuple[Pass, ...] = (
     constants.fold_constants,
     known.refuse_unknown,
+    recurrent.plain_recurrences,
     constants.remove_idle_nodes,
     canonical.simplify_powers,
     canonical.divide_by_multiplying,

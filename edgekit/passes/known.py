@@ -9,6 +9,7 @@ from edgekit.errors import ModelError, UnsupportedError
 from edgekit.graph import constant
 
 REWRITTEN = frozenset({"BatchNormalization", "CastLike", "Dropout"})
+WRITTEN = frozenset({"Scan"})  # declared, as edgekit itself writes it for recurrent layers
 QUANTIZED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
     "MatMulInteger", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm",
@@ -34,7 +35,7 @@ def _said(node: ir.Node) -> str:
 
 def refuse_unknown(model: ir.Model) -> bool:
     """Ensures: every op is declared or will be rewritten. Raises UnsupportedError that names every other node."""
-    problems = unknown_ops(model.graph, REWRITTEN)
+    problems = unknown_ops(model.graph, REWRITTEN) + [_said(node) for node in model.graph if node.op_type in WRITTEN]
     if problems:
         raise UnsupportedError(problems)
     return False

@@ -31,6 +31,15 @@ def constant_weight(unit: Unit) -> ir.Value | None:
     return value if constant(value) is not None else None
 
 
+def weights_of(unit: Unit) -> list[ir.Value]:
+    """The constant weights of a unit: one, or two of a recurrent layer."""
+    quant = OPS[unit.node.op_type].quant
+    found = [constant_weight(unit)]
+    if quant.recurrent is not None:
+        found.append(unit.node.inputs[quant.recurrent])
+    return [value for value in found if value is not None]
+
+
 def has_integer_kernel(unit: Unit) -> bool:
     """Whether the unit's op can compute on activations in integers."""
     return OPS[unit.node.op_type].quant.scale is not Scale.NONE and bool(activations_of(unit))

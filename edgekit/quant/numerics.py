@@ -6,6 +6,7 @@ and ONNX QuantizeLinear, which rounds half to even. Scales are float32 values, a
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,11 @@ def bias(source: QParams, weight: QParams) -> QParams:
     scales = tuple(_float32(np.float64(source.scale[0]) * s) for s in weight.scale)
     dtype = "int64" if source.dtype == "int16" else "int32"
     return QParams(dtype, scales, (0,) * len(scales), 0 if len(scales) > 1 else None)
+
+
+def power_of_two(bound: float) -> QParams:
+    """Symmetric int16 parameters for [-bound, bound], the scale a power of two, as LSTM kernels want it."""
+    return QParams("int16", (2.0 ** (math.ceil(math.log2(max(bound, 2.0**-8))) - 15),), (0,))
 
 
 def fixed(scale: float, zero_point: int, dtype: str = "int8") -> QParams:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.graph import Array, Unit, attributes, constant, is_float, units
+from edgekit.graph import GATES, MEMORY, Array, Unit, all_units, attributes, constant, is_float, shape_of
 from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
-from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of
+from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of, weights_of
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import Range
 
@@ -61,11 +61,14 @@ def solve(
     Only what an integer kernel reads or gives is planned.
     """
     rules = rules or Rules()
-    integer = [u for u in units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
+    integer = [u for u in all_units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
     read = {name for unit in integer for name in activations_of(unit)}
     plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, activations, rules.given)
     for unit in integer:
         _constants(unit, plan, rules, activations)
+        if unit.node.op_type == "LSTM":
+            name = f"{unit.outputs[0].name}{MEMORY}"
+            plan[name] = numerics.power_of_two(max(map(abs, ranges[name])))
     return QuantPlan(plan, rules.float_nodes)
 
 
@@ -132,10 +135,21 @@ def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -
     weight, bias = constant_weight(unit), unit.bias_value
     if weight is None or source is None:
         return
+    if quant.recurrent is not None:
+        plan |= {
+            str(value.name): _by_gate(value, shape_of(weight)[1] // GATES[node.op_type]) for value in weights_of(unit)
+        }
+        return
     parameters = _weight(unit, source, out, constant(bias), rules)
     plan[str(weight.name)] = parameters
     if bias is not None and constant(bias) is not None:
         plan[str(bias.name)] = numerics.bias(source, parameters)
+
+
+def _by_gate(weight: ir.Value, hidden: int) -> QParams:
+    """A recurrent layer's weights (1, gates x hidden, inputs): one scale a gate, as TFLite's kernels read them."""
+    bound = np.abs(np.asarray(constant(weight), np.float64)).reshape(-1, hidden * shape_of(weight)[2]).max(1)
+    return numerics.symmetric(np.repeat(bound, hidden), 1)
 
 
 def _given_weight(unit: Unit, rules: Rules) -> QParams | None:

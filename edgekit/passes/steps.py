@@ -1,0 +1,191 @@
+"""Recurrent nodes in the form that a target runs: whole, fused into one operator, as a loop, or step after step.
+
+What reads the input alone leaves the loop first: one product for all steps. All forms speak of the same tensors, so
+that what was calibrated step by step serves each of them: a tensor has one scale in all steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from edgekit.graph import GATES, MEMORY, constant, shape_of
+from edgekit.passes.cell import Builder, Cell, Shared
+from edgekit.passes.recurrent import ACTIVATIONS, activations
+from edgekit.passes.rewrite import drop, make, put_in_place
+
+FORMS = ("whole", "fused", "loop", "unrolled")
+STATES = ("hidden", "memory")
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A model whose recurrent nodes have a form, and what name the range of each of their tensors is kept under."""
+
+    model: ir.Model
+    shared: Mapping[str, str] = field(default_factory=dict)
+
+
+def shaped(model: ir.Model, form_of: Callable[[ir.Node], str]) -> Shaped:
+    """A copy of a prepared model with every recurrent node in the form (of ``FORMS``) that ``form_of`` says."""
+    if not recurrent_nodes(model.graph):
+        return Shaped(model)
+    copy, shared = model.clone(), Shared()
+    for node in recurrent_nodes(copy.graph):
+        form = form_of(node)
+        if form != "whole":
+            builder = Builder(copy.graph, Cell.of(node))
+            _hand_over(builder, BUILDERS[form](builder))
+            shared |= builder.shared
+    return Shaped(copy, shared)
+
+
+def recurrent_nodes(graph: ir.Graph) -> list[ir.Node]:
+    """The LSTM, GRU and RNN nodes."""
+    return [node for node in graph if node.op_type in GATES]
+
+
+def fuses(node: ir.Node) -> bool:
+    """Whether UNIDIRECTIONAL_SEQUENCE_LSTM can stand for a plain node: it starts from zero and keeps its cell state."""
+    if node.op_type != "LSTM" or activations(node) != ACTIVATIONS["LSTM"] or any(map(_used, node.outputs[2:])):
+        return False
+    return all((array := constant(value)) is not None and not array.any() for value in node.inputs[5:7])
+
+
+def across_steps(ranges: Mapping[str, Bounds], shared: Mapping[str, str]) -> dict[str, Bounds]:
+    """The range that holds in all steps, by the name under which it is kept."""
+    found: dict[str, Bounds] = {}
+    for name, kept in shared.items():
+        if name in ranges:
+            low, high = found.get(kept, ranges[name])
+            found[kept] = (min(low, ranges[name][0]), max(high, ranges[name][1]))
+    return found
+
+
+def ranges_of(form: Shaped, ranges: Mapping[str, Bounds], kept: Mapping[str, Bounds]) -> dict[str, Bounds]:
+    """The ranges of a form's tensors: those of its own name, and those that hold in all steps."""
+    return {**ranges, **{name: kept[name_kept] for name, name_kept in form.shared.items() if name_kept in kept}}
+
+
+def _used(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _hand_over(builder: Builder, results: Sequence[ir.Value | None]) -> None:
+    """Put copies of the results where those of the node stood: their readers may want another scale."""
+    node, graph = builder.cell.node, builder.graph
+    for old, new in zip(node.outputs, results, strict=False):
+        if new is None:
+            continue
+        name = str(old.name)
+        copy = make("Identity", [new], old, f"{name}/copy")
+        graph.insert_before(node, copy)
+        put_in_place(graph, old, copy.outputs[0])
+        old.name = f"{name}/replaced"
+        copy.outputs[0].name = name
+    if node in graph:
+        drop(graph, node)
+
+
+def _unrolled(builder: Builder) -> list[ir.Value | None]:
+    """Every step written out; the weights are there once."""
+    node = builder.cell.node
+    time, _, batch, hidden = shape_of(node.outputs[0])
+    parts = [
+        builder.split(value, [f"{name}/input.{t}" for t in range(time)], 0)
+        for (name, _, _), value in zip(builder.cell.blocks, builder.project(_source(node)), strict=True)
+    ]
+    states, seen = _initial(builder), []
+    for t in range(time):
+        builder.suffix = f".{t}"
+        states = builder.step([part[t] for part in parts], states)
+        seen.append(states[0])
+    builder.suffix = ""
+    if not _used(node.outputs[0]):
+        return [None, *_finals(builder, states)]
+    flat = builder.value("Concat", seen, "all", (time * batch, hidden), "hidden", axis=0)
+    return [builder.reshape(flat, "sequence", (time, 1, batch, hidden), "hidden"), *_finals(builder, states)]
+
+
+def _looped(builder: Builder) -> list[ir.Value | None]:
+    """A Scan whose body is one step."""
+    node = builder.cell.node
+    time, _, batch, hidden = shape_of(node.outputs[0])
+    fed = [
+        builder.reshape(value, f"{name}/steps", (time, batch, shape_of(value)[1]), f"{name}/input")
+        for (name, _, _), value in zip(builder.cell.blocks, builder.project(_source(node)), strict=True)
+    ]
+    first = _initial(builder)
+    body = ir.Graph([], [], nodes=[], name=f"{builder.cell.stem}/body", opset_imports=builder.graph.opset_imports)
+    inner = builder.inside(body)
+    states = [inner.feed(f"{part}/before", (batch, hidden), part) for part in STATES[: len(first)]]
+    taken = [
+        inner.feed(f"{name}/now", (batch, shape_of(value)[2]), f"{name}/input")
+        for (name, _, _), value in zip(builder.cell.blocks, fed, strict=True)
+    ]
+    after = inner.step(taken, states)
+    kept = [inner.value("Identity", [after[0]], "shown", (batch, hidden), "hidden")] if _used(node.outputs[0]) else []
+    body.inputs.extend([*states, *taken])
+    body.outputs.extend([*after, *kept])
+    given = [ir.AttrGraph("body", body), ir.AttrInt64("num_scan_inputs", len(fed))]
+    scan = ir.Node("", "Scan", [*first, *fed], given, num_outputs=len(after) + len(kept), name=f"{node.name}/scan")
+    for out, part in zip(scan.outputs, STATES[: len(after)], strict=False):
+        builder.describe(out, f"{part}/last", (batch, hidden), part)
+    if kept:
+        builder.describe(scan.outputs[-1], "all", (time, batch, hidden), "hidden")
+    builder.graph.insert_before(node, scan)
+    finals = _finals(builder, scan.outputs[: len(after)])
+    if not kept:
+        return [None, *finals]
+    return [builder.reshape(scan.outputs[-1], "sequence", (time, 1, batch, hidden), "hidden"), *finals]
+
+
+def _fused(builder: Builder) -> list[ir.Value | None]:
+    """The node itself; only its results get the names that the steps share."""
+    node, stem = builder.cell.node, builder.cell.stem
+    builder.shared[f"{stem}/sequence{MEMORY}"] = f"{stem}/memory"
+    results = []
+    made = ir.Node("", node.op_type, node.inputs, node.attributes.values(), num_outputs=2, name=node.name)
+    for old, out, part in zip(node.outputs, made.outputs, ("sequence", "hidden/last"), strict=False):
+        builder.describe(out, part, shape_of(old), "hidden")
+        results.append(out if _used(old) else None)
+    builder.graph.insert_before(node, made)
+    return results
+
+
+BUILDERS: Mapping[str, Callable[[Builder], list[ir.Value | None]]] = {
+    "fused": _fused,
+    "loop": _looped,
+    "unrolled": _unrolled,
+}
+
+
+def _initial(builder: Builder) -> list[ir.Value]:
+    """The initial states as (batch, hidden): constants that are zero, or copies of what is given."""
+    found = []
+    for value, part in zip(builder.cell.node.inputs[5:7], STATES, strict=False):
+        assert value is not None
+        array = constant(value)
+        if array is not None and not array.any():
+            found.append(builder.constant(f"{part}/zero", array[0]))
+            continue
+        flat = builder.reshape(value, f"{part}/given", shape_of(value)[1:])
+        found.append(builder.value("Identity", [flat], f"{part}/first", shape_of(flat), part))
+    return found
+
+
+def _finals(builder: Builder, states: Sequence[ir.Value]) -> list[ir.Value | None]:
+    """The final states in the shape that the node gives them, where somebody reads them."""
+    found: list[ir.Value | None] = []
+    for old, value, part in zip(builder.cell.node.outputs[1:], states, STATES, strict=False):
+        found.append(builder.reshape(value, f"{part}/final", shape_of(old), part) if _used(old) else None)
+    return found
+
+
+def _source(node: ir.Node) -> ir.Value:
+    source = node.inputs[0]
+    assert source is not None
+    return source

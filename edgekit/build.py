@@ -28,7 +28,7 @@ from edgekit.output import CACHE, Cache, prepare_folder, write
 from edgekit.passes import prepare, steps
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
-from edgekit.quant import calibrate, reconstruct
+from edgekit.quant import calibrate, memory, reconstruct
 from edgekit.quant.from_qdq import take_out
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
@@ -93,7 +93,7 @@ def build(
             work.warnings += look(calibration)
     stepped = steps.shaped(graph, lambda _: "unrolled")
     ranges = work.ranges(stepped.model, calibration) if ranges_wanted else {}
-    kept = steps.across_steps(ranges, stepped.shared)
+    kept = work.across_steps(graph, ranges, stepped.shared, calibration)
     found = []
     for target, precision in precisions.items():
         rules = replace(emit.rules_of(target, config.float_nodes), given=given)
@@ -243,6 +243,17 @@ class _Work:
             depends_on = [_sha256(serialize(graph)), samples.sha256, config.range, config.percentile]
             found = self.remembered("ranges", depends_on, observed)
         return {name: (low, high) for name, (low, high) in found.items()}
+
+    def across_steps(
+        self, graph: ir.Model, ranges: Mapping[str, Range], shared: Mapping[str, str], samples: Samples
+    ) -> dict[str, Range]:
+        """The ranges that hold in all steps of recurrent layers."""
+        kept = steps.across_steps(ranges, shared)
+        if not kept:
+            return {}
+        depends_on = [_sha256(serialize(graph)), samples.sha256, kept]
+        limits = self.remembered("memory", depends_on, lambda: memory.limits(graph, samples, kept))
+        return kept | {name: (low, high) for name, (low, high) in limits.items()}
 
     def rounded(self, graph: ir.Model, plan: QuantPlan, samples: Samples) -> ir.Model:
         """The graph with its weights on the plan's grid."""

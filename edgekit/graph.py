@@ -15,7 +15,7 @@ from edgekit.errors import ModelError
 
 OPSET = 21
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}  # recurrent ops, and how many gates their weights hold
-MEMORY = "/memory"  # behind the name of what a fused LSTM gives: its cell state, which is no tensor of the graph
+MEMORY = "/cell"  # behind the name of what a fused LSTM gives: its cell state, which is no tensor of the graph
 Array = NDArray[Any]
 
 

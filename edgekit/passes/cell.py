@@ -24,22 +24,24 @@ Shared = dict[str, str]  # a tensor of one step -> the name under which its rang
 class Cell:
     """A plain recurrent node (``recurrent.plain_recurrences``) with its numbers.
 
-    ``blocks`` are the gates that share an activation: their name, their rows in W and R, and the activation.
+    ``blocks`` are the gates that are added up in one product: their name, and their rows in W and R.
     """
 
     node: ir.Node
     stem: str
     hidden: int
-    blocks: tuple[tuple[str, slice, str], ...]
+    blocks: tuple[tuple[str, slice], ...]
+    activations: tuple[str, ...]
 
     @classmethod
     def of(cls, node: ir.Node) -> Cell:
         """The cell of a plain node."""
         hidden = np.asarray(constant(node.inputs[2])).shape[2]
-        gates = GATES[node.op_type] - 1
-        soft = [("gates", slice(0, gates * hidden), activations(node)[0])] if gates else []
-        main = ("new", slice(gates * hidden, (gates + 1) * hidden), activations(node)[1 if gates else 0])
-        return cls(node, str(node.name), hidden, (*soft, main))
+        every = slice(0, GATES[node.op_type] * hidden)
+        blocks: tuple[tuple[str, slice], ...] = (("sums", every),)
+        if node.op_type == "GRU":  # what the reset gate multiplies stands apart
+            blocks = (("gates", slice(0, 2 * hidden)), ("new", slice(2 * hidden, 3 * hidden)))
+        return cls(node, str(node.name), hidden, blocks, activations(node))
 
     @property
     def reset_after(self) -> bool:
@@ -125,7 +127,7 @@ class Builder:
         flat = self.reshape(source, "flat", (time * batch, width))
         w, _, b = (array[0] for array in weights(self.cell.node))
         found = []
-        for name, rows, _ in self.cell.blocks:
+        for name, rows in self.cell.blocks:
             bias = b[: len(w)][rows] + (0 if self._apart(name) else b[len(w) :][rows])
             found.append(self.product(flat, f"{name}/input", f"{name}/w", w[rows], bias))
         return found
@@ -150,35 +152,31 @@ class Builder:
     def _like(self, op_type: str, inputs: Sequence[ir.Value], part: str) -> ir.Value:
         return self.value(op_type, inputs, part, shape_of(inputs[0]))
 
-    def _gates(self, taken: ir.Value, state: ir.Value, parts: Sequence[str]) -> list[ir.Value]:
-        name, rows, activation = self.cell.blocks[0]
-        total = self._like("Add", [taken, self.recur(name, rows, state)], f"{name}/sum")
-        return self.split(self._like(activation, [total], name), parts, 1)
+    def _sum(self, block: int, taken: ir.Value, state: ir.Value) -> ir.Value:
+        name, rows = self.cell.blocks[block]
+        return self._like("Add", [taken, self.recur(name, rows, state)], f"{name}/sum")
 
     def _lstm(self, inputs: list[ir.Value], states: list[ir.Value]) -> list[ir.Value]:
+        soft, new, shown = self.cell.activations
         hidden, memory = states
-        name, rows, activation = self.cell.blocks[1]
-        i, o, f = self._gates(inputs[0], hidden, ("i", "o", "f"))
-        total = self._like("Add", [inputs[1], self.recur(name, rows, hidden)], f"{name}/sum")
+        *gates, total = self.split(self._sum(0, inputs[0], hidden), ("i/sum", "o/sum", "f/sum", "new/sum"), 1)
+        i, o, f = (self._like(soft, [gate], part) for gate, part in zip(gates, "iof", strict=True))
         kept = self._like("Mul", [f, memory], "kept")
-        added = self._like("Mul", [i, self._like(activation, [total], name)], "added")
+        added = self._like("Mul", [i, self._like(new, [total], "new")], "added")
         memory = self._like("Add", [kept, added], "memory")
-        shown = self._like(activations(self.cell.node)[2], [memory], "shown")
-        return [self._like("Mul", [o, shown], "hidden"), memory]
+        return [self._like("Mul", [o, self._like(shown, [memory], "shown")], "hidden"), memory]
 
     def _gru(self, inputs: list[ir.Value], states: list[ir.Value]) -> list[ir.Value]:
-        (hidden,) = states
-        name, rows, activation = self.cell.blocks[1]
-        z, r = self._gates(inputs[0], hidden, ("z", "r"))
+        soft, last = self.cell.activations
+        (hidden,), (name, rows) = states, self.cell.blocks[1]
+        z, r = self.split(self._like(soft, [self._sum(0, inputs[0], hidden)], "gates"), ("z", "r"), 1)
         if self.cell.reset_after:
-            taken = self._like("Mul", [r, self.recur(name, rows, hidden)], f"{name}/reset")
+            taken = self._like("Mul", [r, self.recur(name, rows, hidden)], "new/reset")
         else:
-            taken = self.recur(name, rows, self._like("Mul", [r, hidden], f"{name}/reset"))
-        new = self._like(activation, [self._like("Add", [inputs[1], taken], f"{name}/sum")], name)
+            taken = self.recur(name, rows, self._like("Mul", [r, hidden], "new/reset"))
+        new = self._like(last, [self._like("Add", [inputs[1], taken], "new/sum")], "new")
         change = self._like("Mul", [z, self._like("Sub", [hidden, new], "difference")], "change")
         return [self._like("Add", [new, change], "hidden")]
 
     def _rnn(self, inputs: list[ir.Value], states: list[ir.Value]) -> list[ir.Value]:
-        name, rows, activation = self.cell.blocks[0]
-        total = self._like("Add", [inputs[0], self.recur(name, rows, states[0])], f"{name}/sum")
-        return [self._like(activation, [total], "hidden")]
+        return [self._like(self.cell.activations[0], [self._sum(0, inputs[0], states[0])], "hidden")]

@@ -18,6 +18,8 @@ from edgekit.passes.rewrite import drop, make, put_in_place
 
 FORMS = ("whole", "fused", "loop", "unrolled")
 STATES = ("hidden", "memory")
+WHOLE_MEMORY = "memory/whole"  # the range of a cell state that has 16 bits
+STEPS = 5  # of one turn of a loop, at most
 Bounds = tuple[float, float]
 
 
@@ -62,12 +64,13 @@ def across_steps(ranges: Mapping[str, Bounds], shared: Mapping[str, str]) -> dic
         if name in ranges:
             low, high = found.get(kept, ranges[name])
             found[kept] = (min(low, ranges[name][0]), max(high, ranges[name][1]))
-    return found
+    wide = {name: name.removesuffix(STATES[1]) + WHOLE_MEMORY for name in found if name.endswith(f"/{STATES[1]}")}
+    return found | {whole: found[name] for name, whole in wide.items()}
 
 
 def ranges_of(form: Shaped, ranges: Mapping[str, Bounds], kept: Mapping[str, Bounds]) -> dict[str, Bounds]:
     """The ranges of a form's tensors: those of its own name, and those that hold in all steps."""
-    return {**ranges, **{name: kept[name_kept] for name, name_kept in form.shared.items() if name_kept in kept}}
+    return {**ranges, **{name: kept[whole] for name, whole in form.shared.items() if whole in kept}}
 
 
 def _used(value: ir.Value) -> bool:
@@ -94,40 +97,51 @@ def _unrolled(builder: Builder) -> list[ir.Value | None]:
     """Every step written out; the weights are there once."""
     node = builder.cell.node
     time, _, batch, hidden = shape_of(node.outputs[0])
-    parts = [
-        builder.split(value, [f"{name}/input.{t}" for t in range(time)], 0)
-        for (name, _, _), value in zip(builder.cell.blocks, builder.project(_source(node)), strict=True)
-    ]
-    states, seen = _initial(builder), []
-    for t in range(time):
-        builder.suffix = f".{t}"
-        states = builder.step([part[t] for part in parts], states)
-        seen.append(states[0])
-    builder.suffix = ""
+    states, seen = _steps(builder, builder.project(_source(node)), _initial(builder), time)
     if not _used(node.outputs[0]):
         return [None, *_finals(builder, states)]
     flat = builder.value("Concat", seen, "all", (time * batch, hidden), "hidden", axis=0)
     return [builder.reshape(flat, "sequence", (time, 1, batch, hidden), "hidden"), *_finals(builder, states)]
 
 
+def _steps(
+    builder: Builder, taken: Sequence[ir.Value], states: list[ir.Value], count: int
+) -> tuple[list[ir.Value], list[ir.Value]]:
+    """The states after so many steps, and every hidden state on the way; in ``taken`` step lies below step."""
+    names = [name for name, _ in builder.cell.blocks]
+    parts = [
+        builder.split(value, [f"{name}/input.{t}" for t in range(count)], 0) if count > 1 else [value]
+        for name, value in zip(names, taken, strict=True)
+    ]
+    seen = []
+    for t in range(count):
+        builder.suffix = f".{t}"
+        states = builder.step([part[t] for part in parts], states)
+        seen.append(states[0])
+    builder.suffix = ""
+    return states, seen
+
+
 def _looped(builder: Builder) -> list[ir.Value | None]:
-    """A Scan whose body is one step."""
+    """A Scan whose body is a few steps: a turn of the loop costs as much as two operators of a small network."""
     node = builder.cell.node
     time, _, batch, hidden = shape_of(node.outputs[0])
+    count = max(n for n in range(1, STEPS + 1) if time % n == 0)
+    turns, rows = time // count, count * batch
     fed = [
-        builder.reshape(value, f"{name}/steps", (time, batch, shape_of(value)[1]), f"{name}/input")
-        for (name, _, _), value in zip(builder.cell.blocks, builder.project(_source(node)), strict=True)
+        builder.reshape(value, f"{name}/steps", (turns, rows, shape_of(value)[1]), f"{name}/input")
+        for (name, _), value in zip(builder.cell.blocks, builder.project(_source(node)), strict=True)
     ]
     first = _initial(builder)
     body = ir.Graph([], [], nodes=[], name=f"{builder.cell.stem}/body", opset_imports=builder.graph.opset_imports)
     inner = builder.inside(body)
     states = [inner.feed(f"{part}/before", (batch, hidden), part) for part in STATES[: len(first)]]
     taken = [
-        inner.feed(f"{name}/now", (batch, shape_of(value)[2]), f"{name}/input")
-        for (name, _, _), value in zip(builder.cell.blocks, fed, strict=True)
+        inner.feed(f"{name}/now", (rows, shape_of(value)[2]), f"{name}/input")
+        for (name, _), value in zip(builder.cell.blocks, fed, strict=True)
     ]
-    after = inner.step(taken, states)
-    kept = [inner.value("Identity", [after[0]], "shown", (batch, hidden), "hidden")] if _used(node.outputs[0]) else []
+    after, seen = _steps(inner, taken, states, count)
+    kept = [inner.value("Concat", seen, "seen", (rows, hidden), "hidden", axis=0)] if _used(node.outputs[0]) else []
     body.inputs.extend([*states, *taken])
     body.outputs.extend([*after, *kept])
     given = [ir.AttrGraph("body", body), ir.AttrInt64("num_scan_inputs", len(fed))]
@@ -135,7 +149,7 @@ def _looped(builder: Builder) -> list[ir.Value | None]:
     for out, part in zip(scan.outputs, STATES[: len(after)], strict=False):
         builder.describe(out, f"{part}/last", (batch, hidden), part)
     if kept:
-        builder.describe(scan.outputs[-1], "all", (time, batch, hidden), "hidden")
+        builder.describe(scan.outputs[-1], "all", (turns, rows, hidden), "hidden")
     builder.graph.insert_before(node, scan)
     finals = _finals(builder, scan.outputs[: len(after)])
     if not kept:
@@ -146,7 +160,7 @@ def _looped(builder: Builder) -> list[ir.Value | None]:
 def _fused(builder: Builder) -> list[ir.Value | None]:
     """The node itself; only its results get the names that the steps share."""
     node, stem = builder.cell.node, builder.cell.stem
-    builder.shared[f"{stem}/sequence{MEMORY}"] = f"{stem}/memory"
+    builder.shared[f"{stem}/sequence{MEMORY}"] = f"{stem}/{WHOLE_MEMORY}"
     results = []
     made = ir.Node("", node.op_type, node.inputs, node.attributes.values(), num_outputs=2, name=node.name)
     for old, out, part in zip(node.outputs, made.outputs, ("sequence", "hidden/last"), strict=False):

@@ -56,7 +56,7 @@ def emit_float(graph: ir.Model, target: Target) -> bytes:
     return onnx_qdq.emit(graph, QuantPlan({})).data
 
 
-FORMS = {"tflite": ("fused", "unrolled"), "onnx": ("whole", "unrolled")}  # where the target does not say
+FORMS = {"tflite": ("loop", "unrolled"), "onnx": ("whole", "unrolled")}  # where the target does not say
 
 
 def form(graph: ir.Model, target: Target, precision: str, asked: str | None = None) -> Shaped:
@@ -64,7 +64,7 @@ def form(graph: ir.Model, target: Target, precision: str, asked: str | None = No
 
     Raises UnsupportedError that names every node which has none of them.
     """
-    wanted = (asked,) if asked else target.recurrent or FORMS[target.format]
+    wanted = (asked,) if asked else _forms(target)
     chosen = {
         str(node.name): next((f for f in wanted if _has_form(node, f, target.format, precision)), None)
         for node in recurrent_nodes(graph.graph)
@@ -79,6 +79,10 @@ def form(graph: ir.Model, target: Target, precision: str, asked: str | None = No
     return shaped(graph, lambda node: chosen[str(node.name)] or "")
 
 
+def _forms(target: Target) -> tuple[str, ...]:
+    return target.recurrent or FORMS[target.format]
+
+
 def _has_form(node: ir.Node, form: str, written: str, precision: str) -> bool:
     if form == "whole":
         return written == "onnx" and precision not in STATIC
@@ -90,7 +94,8 @@ def _has_form(node: ir.Node, form: str, written: str, precision: str) -> bool:
 def precision_of(graph: ir.Model, target: Target, asked: str | None) -> str:
     """The precision to build: the one asked for, else the target's choice. Raises UnsupportedError if it lacks it."""
     if asked is None:
-        return default_precision(graph, target.precisions)
+        whole = bool(recurrent_nodes(graph.graph)) and "whole" in _forms(target)
+        return default_precision(graph, target.precisions, whole)
     if asked not in target.precisions:
         raise UnsupportedError([f"{target.name}: precision {asked}; this target has {', '.join(target.precisions)}"])
     return asked
@@ -99,7 +104,8 @@ def precision_of(graph: ir.Model, target: Target, asked: str | None) -> str:
 def unasked(precisions: Mapping[Target, str], asked: str | None) -> list[str]:
     """A line for each target that gets another precision than its first, because of what the network is."""
     return [
-        f"{target.name}: built in {chosen}, as the network has attention; or ask for --precision {target.precisions[0]}"
+        f"{target.name}: built in {chosen}, as the network has attention or recurrent layers; "
+        f"or ask for --precision {target.precisions[0]}"
         for target, chosen in precisions.items()
         if asked is None and chosen != target.precisions[0]
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 from edgekit.audit import macs
@@ -16,6 +17,7 @@ HYBRID = frozenset(
     | {f"{way}DIRECTIONAL_SEQUENCE_{cell}" for way in ("UNI", "BI") for cell in ("RNN", "LSTM")}
 )
 CONTROL = frozenset({"IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE"})
+CONDITION, BODY = "cond_subgraph_index", "body_subgraph_index"
 SUB_BYTE = {"type17": ("int4", 4), "type19": ("int2", 2)}  # schema.TensorType numbers without a numpy dtype
 FLOATS = ("float", "bfloat")
 
@@ -23,15 +25,13 @@ FLOATS = ("float", "bfloat")
 def audit_tflite(data: bytes) -> Audit:
     """Audit the bytes of a TFLite file. Raises ModelError when they are not a sound one."""
     graph = tflite_bytes.read(data)
-    reader = _Reader(graph)
+    readers = list(_readers(graph))
     ops: list[AuditedOp] = []
     boundary: list[AuditedOp] = []
     bookkeeping: list[AuditedOp] = []
-    for op in graph.ops:
-        if reader.is_storage(op):
-            continue
-        found = reader.audited(op)
-        {"boundary": boundary, "bookkeeping": bookkeeping}.get(found.kind, ops).append(found)
+    for reader in readers:
+        for found in reader.all_audited():
+            {"boundary": boundary, "bookkeeping": bookkeeping}.get(found.kind, ops).append(found)
     known, notes = metadata(graph.metadata)
     return Audit(
         format="tflite",
@@ -42,19 +42,40 @@ def audit_tflite(data: bytes) -> Audit:
         bookkeeping=tuple(bookkeeping),
         inputs=tuple(map(_terminal, graph.inputs)),
         outputs=tuple(map(_terminal, graph.outputs)),
-        parameters=sum(prod(tensor.shape) for tensor in reader.parameters()),
-        weight_dtypes=reader.weight_dtypes(),
+        parameters=sum(prod(tensor.shape) for reader in readers for tensor in reader.parameters()),
+        weight_dtypes=_weight_dtypes(tensor for reader in readers for tensor in reader.all_constants()),
         producer=graph.description,
         metadata=known,
-        notes=(*notes, *reader.notes, *macs.unknown(reader.unknown)),
+        notes=(*notes, *_notes(readers)),
     )
+
+
+def _readers(graph: Graph, turns: int = 1) -> Iterator[_Reader]:
+    """Readers of a graph and of the bodies of its loops, each with how often it runs."""
+    yield _Reader(graph, turns)
+    for op in graph.ops:
+        if BODY in op.bodies:
+            yield from _readers(op.bodies[BODY], turns * (_turns(op) or 1))
+
+
+def _turns(op: Op) -> int | None:
+    """How often a loop runs that compares a counter with a constant; None where it is another."""
+    condition = op.bodies.get(CONDITION)
+    last = condition.ops[-1] if condition is not None and condition.ops else None
+    limit = last.inputs[1] if last is not None and last.code == "LESS" else None
+    return int(limit.data.reshape(-1)[0]) if limit is not None and limit.data is not None else None
+
+
+def _notes(readers: Sequence[_Reader]) -> list[str]:
+    unknown = [name for reader in readers for name in reader.unknown]
+    return [*(note for reader in readers for note in reader.notes), *macs.unknown(unknown)]
 
 
 class _Reader:
     """A graph with what makes each tensor known: its op, and the constant that it is stored as."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, turns: int = 1) -> None:
+        self.graph, self._runs = graph, turns
         self.notes: list[str] = []
         self.unknown: list[str] = []  # ops whose multiply-adds are not known
         self._made_by = {id(tensor): op for op in graph.ops for tensor in op.outputs}
@@ -67,6 +88,13 @@ class _Reader:
         if op is None:
             return None if id(tensor) in self._inputs else tensor
         return self.stored(op.inputs[0]) if op.code in ("DEQUANTIZE", "DENSIFY") and op.inputs[0] is not None else None
+
+    def all_audited(self) -> Iterator[AuditedOp]:
+        """Every op but those that only unpack a constant; the multiply-adds are those of all runs."""
+        for op in self.graph.ops:
+            if not self.is_storage(op):
+                found = self.audited(op)
+                yield replace(found, macs=found.macs * self._runs)
 
     def is_storage(self, op: Op) -> bool:
         """Whether the op only unpacks a constant, which is done once."""
@@ -99,6 +127,10 @@ class _Reader:
             return "boundary"
         if op.code == "DEQUANTIZE" and id(op.outputs[0]) in self._outputs:
             return "boundary"
+        if BODY in op.bodies:
+            if _turns(op) is None:
+                self.notes.append(f"{op.code}: how often it runs is not known; its multiply-adds count once")
+            return "bookkeeping"
         if op.code in CONTROL:
             self.notes.append(f"{op.code}: the ops that it calls are not audited, so it counts as float")
             return FLOAT
@@ -116,21 +148,26 @@ class _Reader:
         found = (self.stored(tensor) for tensor in op.inputs if tensor is not None)
         return [tensor for tensor in found if tensor is not None]
 
+    def all_constants(self) -> list[Tensor]:
+        """Every constant once."""
+        return _once(tensor for op in self.graph.ops for tensor in self._constants(op))
+
     def parameters(self) -> list[Tensor]:
         """Weights and biases, each once: constants that are not plain integers (shapes, axes, paddings, indices)."""
-        every = _once(tensor for op in self.graph.ops for tensor in self._constants(op))
+        every = self.all_constants()
         return [tensor for tensor in every if not _dtype(tensor).startswith(("int32", "int64", "bool")) or tensor.quant]
 
-    def weight_dtypes(self) -> Mapping[str, int]:
-        """Bytes of constants by dtype; equal ones, which a file may share, once."""
-        sizes: dict[str, int] = {}
-        seen: set[tuple[str, bytes]] = set()
-        for tensor in _once(tensor for op in self.graph.ops for tensor in self._constants(op)):
-            content = (tensor.dtype, b"" if tensor.data is None else tensor.data.tobytes())
-            if content not in seen or tensor.data is None:
-                seen.add(content)
-                sizes[_dtype(tensor)] = sizes.get(_dtype(tensor), 0) + _size(tensor)
-        return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+
+def _weight_dtypes(constants: Iterable[Tensor]) -> Mapping[str, int]:
+    """Bytes of constants by dtype; equal ones, which a file may share, once."""
+    sizes: dict[str, int] = {}
+    seen: set[tuple[str, bytes]] = set()
+    for tensor in constants:
+        content = (tensor.dtype, b"" if tensor.data is None else tensor.data.tobytes())
+        if content not in seen or tensor.data is None:
+            seen.add(content)
+            sizes[_dtype(tensor)] = sizes.get(_dtype(tensor), 0) + _size(tensor)
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
 def _once(tensors: Iterable[Tensor]) -> list[Tensor]:

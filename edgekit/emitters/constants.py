@@ -77,7 +77,10 @@ class Constants(ABC):
 
     def weight(self, operand: Operand, transform: Callable[[Array], Array], axis: int | None) -> Tensor:
         assert operand.array is not None
-        return self._stored(operand.name, operand.array, transform, axis)
+        stored = self._stored(operand.name, operand.array, transform, axis)
+        if stored.data is None:
+            return stored
+        return self._constants.setdefault((operand.name, axis, stored.shape, stored.data.tobytes()), stored)
 
     def aligned(self, operand: Operand, trim: bool = True) -> Operand | Tensor:
         """An operand of an op whose tensors share one order; ``trim`` drops a constant's leading axes of length 1."""

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.graph import constant, is_float, units
+from edgekit.graph import GATES, all_units, constant, is_float
 from edgekit.ops import OPS
 from edgekit.quant import numerics
-from edgekit.quant.kernels import constant_weight, inputs_of
+from edgekit.quant.kernels import inputs_of, weights_of
 from edgekit.quant.plan import HALF, QParams, QuantPlan
 from edgekit.quant.ranges import Range
 from edgekit.quant.solve import Rules, solve
@@ -25,7 +25,7 @@ from edgekit.quant.solve import Rules, solve
 STATIC = {"int8": "int8", "int16x8": "int16"}  # precision -> activations
 SMALLEST_HALF = 16  # elements: below, the conversion costs more than it saves
 SMALLEST_DYNAMIC = 1024
-DYNAMIC = ("Conv", "Gemm", "MatMul")  # what the runtimes have kernels for with int8 weights and real activations
+DYNAMIC = ("Conv", "Gemm", "MatMul", *GATES)  # that kernels have with int8 weights and real activations
 
 
 def needs_calibration(precision: str) -> bool:
@@ -53,13 +53,15 @@ def attends(model: ir.Model) -> bool:
     return False
 
 
-def default_precision(model: ir.Model, available: tuple[str, ...]) -> str:
+def default_precision(model: ir.Model, available: tuple[str, ...], recurrent: bool = False) -> str:
     """The precision of a target's first choice; dynamic-int8 for attention where the target has it.
+
+    The same for a model that is ``recurrent`` where the runtime has whole operators for that, and none in int8.
 
     In full int8 attention loses more signal than it gains speed: LayerNormalization, Softmax and the products between
     them compute faster on real numbers, and the weights are nearly all in fully-connected layers.
     """
-    if "dynamic-int8" in available and available[0] == "int8" and attends(model):
+    if "dynamic-int8" in available and available[0] == "int8" and (recurrent or attends(model)):
         return "dynamic-int8"
     return available[0]
 
@@ -67,8 +69,8 @@ def default_precision(model: ir.Model, available: tuple[str, ...]) -> str:
 def _halves(model: ir.Model) -> dict[str, QParams]:
     """Constants that an op reads as weight, bias or activation, large enough, within the range of half precision."""
     found = {}
-    for unit in units(model.graph):
-        for value in (*inputs_of(unit), constant_weight(unit), unit.bias_value):
+    for unit in all_units(model.graph):
+        for value in (*inputs_of(unit), *weights_of(unit), unit.bias_value):
             array = constant(value)
             if value is None or array is None or not is_float(value) or array.size < SMALLEST_HALF:
                 continue
@@ -79,20 +81,13 @@ def _halves(model: ir.Model) -> dict[str, QParams]:
 
 def _weights(model: ir.Model, rules: Rules) -> dict[str, QParams]:
     found = {}
-    for unit in units(model.graph):
-        weight = constant_weight(unit)
-        array = constant(weight)
-        if (
-            weight is None
-            or array is None
-            or unit.node.op_type not in DYNAMIC
-            or array.size < SMALLEST_DYNAMIC
-            or array.ndim < 2
-        ):
-            continue
-        if unit.node.name in rules.float_nodes:
+    for unit in all_units(model.graph):
+        if unit.node.op_type not in DYNAMIC or unit.node.name in rules.float_nodes:
             continue
         axis = OPS[unit.node.op_type].quant.channel_axis
-        bound = np.abs(array).max(axis=tuple(i for i in range(array.ndim) if i != axis))
-        found[str(weight.name)] = numerics.symmetric(bound, axis)
+        for weight in weights_of(unit):
+            array = np.asarray(constant(weight))
+            if array.size >= SMALLEST_DYNAMIC and array.ndim >= 2:
+                bound = np.abs(array).max(axis=tuple(i for i in range(array.ndim) if i != axis))
+                found[str(weight.name)] = numerics.symmetric(bound, axis)
     return found

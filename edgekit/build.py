@@ -91,9 +91,7 @@ def build(
             )
         if ranges_wanted or project.calibration.data:
             work.warnings += look(calibration)
-    stepped = steps.shaped(graph, lambda _: "unrolled")
-    ranges = work.ranges(stepped.model, calibration) if ranges_wanted else {}
-    kept = work.across_steps(graph, ranges, stepped.shared, calibration)
+    ranges, kept = work.ranges(graph, calibration) if ranges_wanted else ({}, {})
     found = []
     for target, precision in precisions.items():
         rules = replace(emit.rules_of(target, config.float_nodes), given=given)
@@ -230,30 +228,23 @@ class _Work:
             raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
         return calibration, evaluation
 
-    def ranges(self, graph: ir.Model, samples: Samples) -> dict[str, Range]:
-        """The range of each activation."""
+    def ranges(self, graph: ir.Model, samples: Samples) -> tuple[dict[str, Range], dict[str, Range]]:
+        """The range of each activation, and the ranges that hold in all steps of recurrent layers."""
         config = self.project.calibration
         method = Method(config.range, config.percentile)
+        stepped = steps.shaped(graph, lambda _: "unrolled")
 
-        def observed() -> dict[str, Range]:
-            statistics = calibrate.observe(graph, samples, method, self.progress, len(samples))
-            return calibrate.ranges_of(statistics, method)
+        def observed() -> list[dict[str, Range]]:
+            statistics = calibrate.observe(stepped.model, samples, method, self.progress, len(samples))
+            found = calibrate.ranges_of(statistics, method)
+            kept = steps.across_steps(found, stepped.shared)
+            return [found, kept | memory.limits(graph, samples, kept)]
 
         with self.stage("calibrate"):
             depends_on = [_sha256(serialize(graph)), samples.sha256, config.range, config.percentile]
-            found = self.remembered("ranges", depends_on, observed)
-        return {name: (low, high) for name, (low, high) in found.items()}
-
-    def across_steps(
-        self, graph: ir.Model, ranges: Mapping[str, Range], shared: Mapping[str, str], samples: Samples
-    ) -> dict[str, Range]:
-        """The ranges that hold in all steps of recurrent layers."""
-        kept = steps.across_steps(ranges, shared)
-        if not kept:
-            return {}
-        depends_on = [_sha256(serialize(graph)), samples.sha256, kept]
-        limits = self.remembered("memory", depends_on, lambda: memory.limits(graph, samples, kept))
-        return kept | {name: (low, high) for name, (low, high) in limits.items()}
+            stored = self.remembered("ranges", depends_on, observed)
+        found, kept = ({name: (low, high) for name, (low, high) in part.items()} for part in stored)
+        return found, kept
 
     def rounded(self, graph: ir.Model, plan: QuantPlan, samples: Samples) -> ir.Model:
         """The graph with its weights on the plan's grid."""

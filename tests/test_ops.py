@@ -31,12 +31,15 @@ def test_signature_is_the_schema(name: str) -> None:
         value = schema.attributes[attribute].default_value
         if value.name and default is not None:
             wanted = onnx.helper.get_attribute_value(value)
+            if isinstance(wanted, list):
+                wanted = tuple(item.decode() for item in wanted)
             assert default == (wanted.decode() if isinstance(wanted, bytes) else pytest.approx(wanted))
 
 
 def test_every_op_has_a_case() -> None:
-    # LayerNormalization never computes in integers; tests/test_onnx_nodes.py has it in float.
-    assert {case.op for case in CASES} == set(OPS) - {"LayerNormalization"}
+    # LayerNormalization never computes in integers; tests/test_onnx_nodes.py has it in float. Recurrent layers take a
+    # form before they are written: tests/test_recurrent.py.
+    assert {case.op for case in CASES} == set(OPS) - {"LayerNormalization", "LSTM", "GRU", "RNN", "Scan"}
 
 
 # By precision: what TFLite cannot express, and what is said.

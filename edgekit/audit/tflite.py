@@ -153,8 +153,11 @@ class _Reader:
         return _once(tensor for op in self.graph.ops for tensor in self._constants(op))
 
     def parameters(self) -> list[Tensor]:
-        """Weights and biases, each once: constants that are not plain integers (shapes, axes, paddings, indices)."""
-        every = self.all_constants()
+        """Weights and biases, each once: constants that are not plain integers (shapes, axes, paddings, indices).
+
+        What a loop starts from is neither.
+        """
+        every = _once(tensor for op in self.graph.ops if not op.bodies for tensor in self._constants(op))
         return [tensor for tensor in every if not _dtype(tensor).startswith(("int32", "int64", "bool")) or tensor.quant]
 
 

@@ -127,6 +127,8 @@ def _looped(builder: Builder) -> list[ir.Value | None]:
     node = builder.cell.node
     time, _, batch, hidden = shape_of(node.outputs[0])
     count = max(n for n in range(1, STEPS + 1) if time % n == 0)
+    if count == time:
+        return _unrolled(builder)
     turns, rows = time // count, count * batch
     fed = [
         builder.reshape(value, f"{name}/steps", (turns, rows, shape_of(value)[1]), f"{name}/input")
@@ -162,7 +164,7 @@ def _fused(builder: Builder) -> list[ir.Value | None]:
     node, stem = builder.cell.node, builder.cell.stem
     builder.shared[f"{stem}/sequence{MEMORY}"] = f"{stem}/{WHOLE_MEMORY}"
     results = []
-    made = ir.Node("", node.op_type, node.inputs, node.attributes.values(), num_outputs=2, name=node.name)
+    made = ir.Node("", node.op_type, node.inputs[:4], node.attributes.values(), num_outputs=2, name=node.name)
     for old, out, part in zip(node.outputs, made.outputs, ("sequence", "hidden/last"), strict=False):
         builder.describe(out, part, shape_of(old), "hidden")
         results.append(out if _used(old) else None)

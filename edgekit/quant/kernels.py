@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from edgekit.graph import Unit, constant, is_float
@@ -38,6 +40,26 @@ def weights_of(unit: Unit) -> list[ir.Value]:
     if quant.recurrent is not None:
         found.append(unit.node.inputs[quant.recurrent])
     return [value for value in found if value is not None]
+
+
+def tied(unit: Unit) -> list[tuple[str, ...]]:
+    """Sets of activations that must have one scale: all of some ops; what a loop and its body hand to each other."""
+    node = unit.node
+    if OPS[node.op_type].quant.scale is Scale.SHARED:
+        return [tuple(activations_of(unit))]
+    if node.op_type != "Scan":
+        return []
+    body = node.attributes["body"].as_graph()
+    states = len(node.inputs) - node.attributes["num_scan_inputs"].as_int()
+    back = list(zip(body.outputs, node.outputs, strict=True))
+    into = [
+        (a, b, *(back[i] if i < states else ())) for i, (a, b) in enumerate(zip(node.inputs, body.inputs, strict=True))
+    ]
+    return [_computed(values) for values in (*into, *back[states:])]
+
+
+def _computed(values: Iterable[ir.Value | None]) -> tuple[str, ...]:
+    return tuple(str(value.name) for value in values if value is not None and constant(value) is None)
 
 
 def has_integer_kernel(unit: Unit) -> bool:

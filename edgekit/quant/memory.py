@@ -27,11 +27,12 @@ KEPT = ("memory", "kept")  # the state, and the part of it that the forget gate 
 
 
 def limits(model: ir.Model, samples: Iterable[Sample], kept: Mapping[str, Range]) -> dict[str, Range]:
-    """For each LSTM of a prepared model the range of its cell state under which its output changes least.
+    """For each LSTM that keeps its cell state to itself, the range of it under which the output changes least.
 
     ``kept`` holds the ranges across all steps (``passes.steps.across_steps``); so does the result.
     """
-    nodes = [n for n in model.graph if n.op_type == "LSTM" and activations(n) == ACTIVATIONS["LSTM"]]
+    plain = [n for n in model.graph if n.op_type == "LSTM" and activations(n) == ACTIVATIONS["LSTM"]]
+    nodes = [n for n in plain if not any(v.uses() or v.is_graph_output() for v in n.outputs[2:])]
     if not nodes:
         return {}
     names = list(dict.fromkeys(str(v.name) for n in nodes for v in _read(n) if constant(v) is None))

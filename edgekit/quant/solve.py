@@ -16,7 +16,7 @@ import onnx_ir as ir
 from edgekit.graph import GATES, MEMORY, Array, Unit, all_units, attributes, constant, is_float, shape_of
 from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
-from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of, weights_of
+from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of, tied, weights_of
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import Range
 
@@ -80,11 +80,10 @@ def _activations(
     for unit in graph_units:
         quant = OPS[unit.node.op_type].quant
         outs = [str(v.name) for v in unit.outputs if is_float(v)]
-        if quant.scale is Scale.SHARED:
-            names = [str(v.name) for v in inputs_of(unit) if constant(v) is None] + outs
+        for names in tied(unit):
             for name in names[1:]:
                 groups.join(names[0], name)
-        elif quant.fixed is not None:
+        if quant.fixed is not None:
             fixed |= {name: numerics.fixed(*quant.fixed, dtype) for name in outs}
         elif unit.node.op_type == "Identity" and outs:
             copies.append((str(unit.node.inputs[0].name), outs[0]))  # type: ignore[union-attr]

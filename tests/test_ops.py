@@ -45,6 +45,7 @@ REFUSED = {
     ("int8", "Resize-linear-down"): "reads positions that TFLite cannot",
     ("int8", "Resize-cubic"): "nearest and linear over H and W are supported",
     ("int8", "MatMul-constant-batch"): "a batch of constant matrices on the right",
+    ("int8", "ReduceProd-row"): "a product of integers with a scale has no sound kernel",
     ("float", "Resize-linear-fraction"): "reads positions that TFLite cannot",
     ("float", "Resize-linear-down"): "reads positions that TFLite cannot",
     ("float", "Resize-cubic"): "nearest and linear over H and W are supported",

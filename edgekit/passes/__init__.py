@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgekit.passes import canonical, constants, convolution, factors, gelu, known, moves, normalisation, shuffle
+from edgekit.passes import (
+    canonical,
+    constants,
+    convolution,
+    factors,
+    gelu,
+    known,
+    longhand,
+    moves,
+    normalisation,
+    shuffle,
+)
 from edgekit.passes.rewrite import Pass, unique_names
 
 PASSES: tuple[Pass, ...] = (
     constants.fold_constants,
     known.refuse_unknown,
     constants.remove_idle_nodes,
+    longhand.spell_out,
+    longhand.largest_first,
     canonical.simplify_powers,
     canonical.divide_by_multiplying,
     gelu.fuse_gelu,

@@ -195,7 +195,7 @@ def _covers_space(node: ir.Node) -> bool:
 
 
 def lone_shared_inputs(model: ir.Model) -> bool:
-    """Put an Identity before each input of a Concat, Max or Min whose scale is tied to others already.
+    """Put an Identity before each input of a Concat, Max, Where or their kin whose scale is tied to others already.
 
     Such an op has one scale for all that it reads. The Identity lets the quantizer give an input another scale than its
     other readers see, or than its producer's is fixed to. Where the scales turn out equal, the emitters leave it out.
@@ -205,15 +205,12 @@ def lone_shared_inputs(model: ir.Model) -> bool:
     graph, changed = model.graph, False
     for node in list(graph):
         quant = OPS[node.op_type].quant if node.op_type in OPS else None
-        if (
-            quant is None
-            or quant.scale is not Scale.SHARED
-            or quant.inputs is not None
-            or not is_float(node.outputs[0])
-        ):
+        if quant is None or quant.scale is not Scale.SHARED:
             continue
-        for i, value in enumerate(node.inputs):
-            if value is None or constant(value) is not None or not _shared_or_fixed(value):
+        positions = range(len(node.inputs)) if quant.inputs is None else quant.inputs
+        for i in positions if len(positions) > 1 else ():
+            value = node.inputs[i]
+            if value is None or constant(value) is not None or not is_float(value) or not _shared_or_fixed(value):
                 continue
             copy = make("Identity", [value], value, f"{value.name}/to/{node.outputs[0].name}")
             graph.insert_before(node, copy)

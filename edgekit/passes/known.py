@@ -8,7 +8,10 @@ import onnx_ir as ir
 from edgekit.errors import ModelError, UnsupportedError
 from edgekit.graph import constant
 
-REWRITTEN = frozenset({"BatchNormalization", "CastLike", "Dropout"})
+REWRITTEN = frozenset({
+    "BatchNormalization", "CastLike", "Dropout", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
+    "ReduceSumSquare", "Trilu",
+})  # fmt: skip
 QUANTIZED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
     "MatMulInteger", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm",

@@ -117,20 +117,19 @@ def _merged(groups: Groups, hulls: dict[str, Range], pinned: dict[str, QParams],
 
 
 def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -> None:
-    """Quantize the constants of a unit whose result is in the plan."""
+    """Quantize the constants of a unit whose activations are in the plan; one that is compared has its own scale."""
     node, quant = unit.node, OPS[unit.node.op_type].quant
     out = plan.get(str(unit.outputs[0].name))
-    if out is None:
+    if not all(name in plan for name in activations_of(unit)):
         return
     for value in inputs_of(unit):
         array = constant(value)
         if array is not None:
-            shared = quant.scale is Scale.SHARED
             found = rules.given.get(str(value.name)) or numerics.affine(float(array.min()), float(array.max()), dtype)
-            plan[str(value.name)] = out if shared else found
+            plan[str(value.name)] = out if out is not None and quant.scale is Scale.SHARED else found
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
     weight, bias = constant_weight(unit), unit.bias_value
-    if weight is None or source is None:
+    if weight is None or source is None or out is None:
         return
     parameters = _weight(unit, source, out, constant(bias), rules)
     plan[str(weight.name)] = parameters

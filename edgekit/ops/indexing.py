@@ -115,10 +115,10 @@ def scatter_elements(
 
 def _scatter(tfl: Tfl, old: Any, index: Any, new: Any, reduction: str) -> None:
     """Put the rows ``new`` into ``old`` at ``index`` (an array, or a tensor), and fill the result."""
-    if reduction not in ("none", "add") or (reduction == "add" and tfl.quantized):
-        unsupported(
-            f"reduction {reduction}{' of integers with a scale' * tfl.quantized}; TFLite's SCATTER_ND only adds"
-        )
+    if reduction not in ("none", "add"):
+        unsupported(f"reduction {reduction}; TFLite's SCATTER_ND only adds")
+    if reduction == "add" and tfl.quantized:
+        unsupported("reduction add of integers with a scale; TFLite's SCATTER_ND does not look at it")
     (count, row), parts = old.shape, new.shape[0]
     result = tfl.temp((count, row), tfl.out)
     if isinstance(index, np.ndarray) and reduction == "none":

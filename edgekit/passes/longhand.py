@@ -16,9 +16,9 @@ AFTER = {"ReduceL2": "Sqrt", "ReduceLogSum": "Log"}
 
 
 def spell_out(model: ir.Model) -> bool:
-    """ReduceL1, L2, LogSum, LogSumExp and SumSquare -> ReduceSum and what goes around it; Trilu -> Where.
+    """ReduceL1, L2, LogSum, LogSumExp and SumSquare -> ReduceSum and what goes around it; Trilu -> Where; more below.
 
-    Ensures: none of the reductions, and no Trilu but one whose diagonal is computed.
+    Ensures: none of the reductions, no GatherND along one axis, and no Trilu but one whose diagonal is computed.
     """
     graph, changed = model.graph, False
     for node in list(graph):
@@ -92,10 +92,29 @@ def _triangle(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
     return [make("Where", [here, source, zero], out, f"{out.name}/where")]
 
 
+def _gathered(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
+    """GatherND along its first axis alone -> Gather, which TFLite takes in any storage order."""
+    source, where, out = node.inputs[0], node.inputs[1], node.outputs[0]
+    assert where is not None
+    shape = shape_of(where)
+    if shape[-1] != 1 or attributes(node).get("batch_dims", 0):
+        return []
+    held, new = constant(where), []
+    if held is not None:
+        where = add_constant(graph, f"{where.name}/flat", held.reshape(shape[:-1]))
+    else:
+        flat = add_constant(graph, f"{out.name}/shape", np.asarray(shape[:-1], np.int64))
+        new.append(make("Reshape", [where, flat], where, f"{out.name}/indices"))
+        where = new[0].outputs[0]
+        where.shape = ir.Shape(shape[:-1])
+    return [*new, make("Gather", [source, where], out, f"{out.name}/gather", axis=0)]
+
+
 RULES: dict[str, Callable[[ir.Graph, ir.Node], list[ir.Node]]] = {
     **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceSumSquare"), _reduced),
     "ReduceLogSumExp": _log_sum_exp,
     "Trilu": _triangle,
+    "GatherND": _gathered,
 }
 
 

@@ -168,6 +168,8 @@ def _axis(step: _Step) -> None:
     """Axes are translated; an axis that goes away leaves the order of the others as it was."""
     data = step.data()
     perm = _common(step)
+    if step.node.op_type == "Gather" and len(shape_of(step.node.inputs[1])) > 1:  # type: ignore[arg-type]
+        perm = identity(len(perm))  # a matrix of indices puts new axes in the place of one
     gone = _removed_axes(step.node, len(perm))
     if step.node.op_type in ("Gather", "Split") and len(perm) > 2 and _axis_of(step.node) % len(perm) == perm[-1] == 0:
         perm = (perm[-1], *perm[:-1])  # taking apart an axis that lies innermost would copy element by element

@@ -106,6 +106,15 @@ UNARY: list[tuple[str, int, str, bool, Types, Function]] = [
     ("Sign", 13, "SIGN", False, ("float32", "int32"), np.sign),
 ]
 INPUT_NAMED_INPUT = ("Exp", "Log", "Sin", "Cos", "Sign")
+TABLES: list[tuple[str, int, Function]] = [  # ONNX ops without a float operator in TFLite: since, the function
+    ("Acos", 7, np.arccos),
+    ("Acosh", 9, np.arccosh),
+    ("Asin", 7, np.arcsin),
+    ("Asinh", 9, np.arcsinh),
+    ("Atanh", 9, np.arctanh),
+    ("Cosh", 9, np.cosh),
+    ("Sinh", 9, np.sinh),
+]
 
 
 def _unary(name: str, since: int, code: str, integer: bool, types: Types, function: Function) -> None:
@@ -124,6 +133,40 @@ def _unary(name: str, since: int, code: str, integer: bool, types: Types, functi
 
 for entry in UNARY:
     _unary(*entry)
+
+
+def _table(name: str, since: int, function: Function) -> None:
+    def lower(tfl: Tfl, input: Operand) -> None:
+        if not tfl.quantized:
+            unsupported(f"{name} has no float operator in TFLite")
+        tfl.lookup(input, function)
+
+    lower.__doc__ = "A table in int8; float TFLite has no such operator."
+    op(name, since=since, layout=Layout.ANY)(lower)
+
+
+for item in TABLES:
+    _table(*item)
+
+
+@op("Atan", since=7, layout=Layout.ANY)
+def atan(tfl: Tfl, input: Operand) -> None:
+    """ATAN2 with one; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(input, np.arctan)
+    else:
+        shape = tfl.tensor(input).shape
+        tfl.add("ATAN2", [input, tfl.number(np.ones(shape), tfl.out)])
+
+
+@op("Tan", since=7, layout=Layout.ANY)
+def tan(tfl: Tfl, input: Operand) -> None:
+    """SIN by COS; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(input, np.tan)
+    else:
+        sides = [tfl.add(code, [input], tfl.temp(tfl.out.shape, tfl.out)) for code in ("SIN", "COS")]
+        tfl.add("DIV", sides, fused_activation_function="NONE")
 
 
 @op("Neg", since=13, layout=Layout.ANY, types=NUMBERS)

@@ -142,18 +142,25 @@ def _plain(weights: Array, bias: Array | None, attrs: dict[str, object]) -> tupl
     return weights, bias
 
 
-def own_biases(model: ir.Model) -> bool:
-    """Ensures: no two nodes share a bias, whose int32 scale depends on the node's input."""
-    from edgekit.ops import OPS
+def own_constants(model: ir.Model) -> bool:
+    """Ensures: no two nodes share a bias, nor a constant that takes the scale of what is read with it.
+
+    Such a constant is stored as integers that depend on the node.
+    """
+    from edgekit.ops import OPS, Scale
 
     graph, changed = model.graph, False
     for node in graph:
-        at = OPS[node.op_type].quant.bias if node.op_type in OPS else None
-        value = node.inputs[at] if at is not None and len(node.inputs) > at else None
-        array = constant(value)
-        if value is not None and array is not None and len(value.uses()) > 1:
-            node.replace_input_with(int(at or 0), add_constant(graph, f"{value.name}.{node.name}", array))
-            changed = True
+        quant = OPS[node.op_type].quant if node.op_type in OPS else None
+        positions = set() if quant is None or quant.bias is None else {quant.bias}
+        if quant is not None and quant.scale is Scale.SHARED:
+            positions.update(range(len(node.inputs)) if quant.inputs is None else quant.inputs)
+        for at in sorted(positions):
+            value = node.inputs[at] if at < len(node.inputs) else None
+            array = constant(value)
+            if value is not None and array is not None and is_float(value) and len(value.uses()) > 1:
+                node.replace_input_with(at, add_constant(graph, f"{value.name}.{node.name}", array))
+                changed = True
     return changed
 
 

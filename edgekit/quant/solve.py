@@ -17,6 +17,7 @@ from edgekit.graph import Array, Unit, attributes, constant, is_float, units
 from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
 from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of
+from edgekit.quant.masks import modest
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import Range
 
@@ -63,9 +64,15 @@ def solve(
     rules = rules or Rules()
     integer = [u for u in units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
     read = {name for unit in integer for name in activations_of(unit)}
+    narrowed = modest(integer, ranges)
+    ranges = {**ranges, **narrowed}
     plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, activations, rules.given)
     for unit in integer:
         _constants(unit, plan, rules, activations)
+    masks = {
+        name: numerics.affine(*r, activations) for name, r in narrowed.items() if name not in read and name in plan
+    }
+    plan |= {name: q for name, q in masks.items() if name not in rules.given}
     return QuantPlan(plan, rules.float_nodes)
 
 

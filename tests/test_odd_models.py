@@ -292,6 +292,28 @@ def test_bool_in_and_out(tmp_path: Path) -> None:
     assert [port.dtype for port in (*built.tflite.contract.inputs, *built.tflite.contract.outputs)].count("bool") == 2
 
 
+def test_choices_and_positions_compute_in_integers(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Greater", ["c", "limit"], ["g"]),
+        node("Less", ["r", "c"], ["l"]),
+        node("Relu", ["c"], ["r"]),
+        node("Or", ["g", "l"], ["o"]),
+        node("Where", ["o", "c", "limit"], ["z"]),
+        node("TopK", ["z", "two"], ["t", "i"], axis=1),
+        node("GatherElements", ["c", "i"], ["e"], axis=1),
+        node("CumSum", ["t", "axis"], ["s"]),
+        node("ScatterND", ["e", "at", "n"], ["d"]),
+        node("Gather", ["s", "zero"], ["n"], axis=1),
+        node("Cast", ["g"], ["f"], to=FLOAT),
+        node("Concat", ["s", "d", "f"], ["y"], axis=1),
+    ]
+    order = [0, 1, 3, 2, 4, 5, 6, 7, 8, 10, 9, 11, 12]
+    held = [const("limit", 0.2, np.float32), const("two", [2]), const("axis", 3), const("at", [[0, 1]])]
+    path = net(tmp_path, [nodes[i] for i in order], [weights("w", 4, 3, 3, 3), const("zero", 0), *held], IMAGE)
+    good(reports(path, normal(40, 3, 8, 8), targets=BOTH[:2]), least=8)
+
+
 def masked(low: float, added: bool, reader: str = "Softmax") -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Scores of which the upper triangle is masked, and what reads them."""
     keep = np.tril(np.ones((8, 8), bool))
@@ -348,10 +370,18 @@ def test_a_float_model_without_anything_inside(tmp_path: Path) -> None:
     assert report.artifact.precision == "float32"
 
 
-def test_an_op_that_has_no_sound_int16_kernel(tmp_path: Path) -> None:
-    nodes = [node("PRelu", ["x", "slope"], ["y"], name="steep")]
-    path = net(tmp_path, nodes, [const("slope", np.full((3, 1, 1), 0.2), np.float32)], IMAGE)
-    with pytest.raises(UnsupportedError, match=r"steep: PRelu: PRELU has no sound int16 kernel in LiteRT"):
+@pytest.mark.parametrize(
+    ("op", "kernel", "more"), [("PRelu", "PRELU", ["slope"]), ("ArgMax", "ARG_MAX", []), ("ArgMin", "ARG_MIN", [])]
+)
+def test_an_op_that_has_no_sound_int16_kernel(tmp_path: Path, op: str, kernel: str, more: list[str]) -> None:
+    held = [const("slope", np.full((3, 1, 1), 0.2), np.float32)] if more else []
+    path = save(
+        tmp_path / "net.onnx",
+        [node(op, ["x", *more], ["y"], name="steep")],
+        ([port("x", IMAGE)], [port("y", None, FLOAT if more else TensorProto.INT64)]),
+        held,
+    )
+    with pytest.raises(UnsupportedError, match=f"steep: {op}: {kernel} has no sound int16 kernel in LiteRT"):
         reports(path, normal(40, 3, 8, 8), {"quantization.precision": "int16x8"}, BOTH[:1])
     assert not (tmp_path / "out" / BOTH[0] / "model.tflite").exists()
 

@@ -168,6 +168,8 @@ def _axis(step: _Step) -> None:
     """Axes are translated; an axis that goes away leaves the order of the others as it was."""
     data = step.data()
     perm = _common(step)
+    if step.node.op_type == "Gather" and len(shape_of(step.node.inputs[1])) > 1:  # type: ignore[arg-type]
+        perm = identity(len(perm))  # a matrix of indices puts new axes in the place of one
     gone = _removed_axes(step.node, len(perm))
     if step.node.op_type in ("Gather", "Split") and len(perm) > 2 and _axis_of(step.node) % len(perm) == perm[-1] == 0:
         perm = (perm[-1], *perm[:-1])  # taking apart an axis that lies innermost would copy element by element
@@ -185,8 +187,10 @@ def _axis(step: _Step) -> None:
     step.store(result)
 
 
-def _axis_of(node: ir.Node) -> int:
-    return int(attributes(node).get("axis", 0))
+def _axis_of(node: ir.Node, default: int = 0) -> int:
+    """The axis that a node names, as an attribute or, in CumSum, as a constant."""
+    held = constant(node.inputs[1]) if node.op_type == "CumSum" else None
+    return int(attributes(node).get("axis", default) if held is None else held)
 
 
 def _removed_axes(node: ir.Node, rank: int) -> set[int]:
@@ -205,7 +209,7 @@ def _removed_axes(node: ir.Node, rank: int) -> set[int]:
 def _last(step: _Step) -> None:
     (i, value), *_ = step.data()
     rank = len(shape_of(value))
-    axis = int(attributes(step.node).get("axis", -1)) % rank
+    axis = _axis_of(step.node, -1) % rank
     perm = step.stored(value)
     if perm[-1] != axis:
         perm = (*(a for a in perm if a != axis), axis)

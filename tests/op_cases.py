@@ -66,6 +66,14 @@ ACTIVATIONS = [
     unary("Gelu")(),
     unary("Gelu", "tanh", approximate="tanh")(),
     unary("Softplus")(),
+    unary("Selu")(),
+    unary("Celu")(),
+    unary("Celu", "alpha", alpha=2.0)(),
+    unary("ThresholdedRelu", alpha=0.25)(snr=25),
+    unary("Shrink", lambd=0.5, bias=0.5)(),
+    unary("Shrink", "hard", lambd=0.5)(snr=25),
+    unary("Softsign")(),
+    unary("Mish")(),
     unary("Softmax", "channels", axis=1)(snr=30),
     unary("Softmax", "last", axis=-1)(shape=(1, 4, 16), snr=30, transposes=None),
     unary("Softmax", "rows", axis=2)(transposes=2, snr=30),
@@ -90,6 +98,8 @@ ARITHMETIC = [
     Case("Min", lambda g, x: g.node("Min", x, other(g, x))),
     Case("Pow", lambda g, x: g.node("Pow", x, g.const(2.0)), "square"),
     Case("Pow", lambda g, x: g.node("Pow", other(g, x), g.const(2.5)), "table"),
+    Case("Pow", lambda g, x: g.node("Pow", x, g.const(3)), "integer", snr=33),
+    Case("Mod", lambda g, x: g.node("Mod", x, g.const(4.0), fmod=1)),
     Case("Sqrt", lambda g, x: g.node("Sqrt", other(g, x))),
     unary("Abs")(),
     unary("Neg")(),
@@ -101,6 +111,9 @@ ARITHMETIC = [
     unary("Sin")(),
     unary("Cos")(),
     unary("Sign")(),
+    *(unary(op)(shape=(2, 99), low=-0.9, high=0.9, snr=30) for op in ("Acos", "Asin", "Asinh", "Atan", "Atanh")),
+    *(unary(op)(low=-1.2, high=1.2, snr=30) for op in ("Cosh", "Sinh", "Tan")),
+    unary("Acosh")(shape=(2, 99), low=1.1, high=3.0, snr=30),
     unary("Erf")(),
     Case("Reciprocal", lambda g, x: g.node("Reciprocal", g.node("Add", other(g, x), g.const(0.5)))),
     Case("Identity", lambda g, x: g.node("Identity", x)),
@@ -220,6 +233,10 @@ SHAPES = [
     Case("Unsqueeze", lambda g, x: g.node("Unsqueeze", x, g.const([2])), shape=LINE),
     Case("Transpose", lambda g, x: g.node("Transpose", x, perm=[0, 2, 3, 1]), transposes=1),
     Case("Transpose", lambda g, x: g.node("Transpose", x, perm=[0, 1, 3, 2]), "image", transposes=1),
+    Case("Where", lambda g, x: g.node("Trilu", x, upper=0), "lower-triangle"),
+    Case("Where", lambda g, x: g.node("Trilu", x, g.const(1)), "upper-triangle"),
+    Case("Expand", lambda g, x: g.node("Expand", x, g.const([2, 1, 1, 1])), "batch"),
+    Case("Expand", lambda g, x: g.node("Expand", x, g.const([3, C, H, W])), "more-axes", (C, 1, W)),
     Case("Expand", lambda g, x: g.node("Expand", g.node("GlobalAveragePool", x), g.const([1, C, H, W]))),
     Case("Tile", lambda g, x: g.node("Tile", x, g.const([1, 2, 1, 3]))),
     Case("Concat", lambda g, x: g.node("Concat", x, g.node("Tanh", x), axis=1)),
@@ -245,6 +262,15 @@ SHAPES = [
     Case("Gather", lambda g, x: g.node("Gather", x, g.const([3, 1, 1, 6]), axis=1)),
     Case("Gather", lambda g, x: g.node("Gather", x, g.const([1, 3, 5]), axis=1), "even"),
     Case("Gather", lambda g, x: g.node("Gather", x, g.const(2), axis=2), "one", transposes=None),
+    Case("Gather", lambda g, x: g.node("Gather", x, g.const([[0, 2], [1, 3]]), axis=2), "matrix", transposes=None),
+    Case(
+        "Gather",
+        lambda g, x: g.node("Gather", x, g.node("ArgMax", g.conv(x, C, 4), axis=1), axis=1),
+        "computed",
+        steps=0,
+        snr=10,
+        transposes=None,
+    ),
     Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, 0, 1, 2, 0, 0, 0, 1]))),
     Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, 0, 1, 2, 0, 0, 0, 1]), g.const(1.5)), "value"),
     Case("Pad", lambda g, x: g.node("Pad", x, g.const([0, 0, 1, 2, 0, 0, 2, 1]), mode="reflect"), "reflect"),
@@ -290,7 +316,126 @@ REDUCTIONS = [
     reduction("ReduceMax", "space", [2, 3]),
     reduction("ReduceMax", "channels", [1], keepdims=0),
     reduction("ReduceMin", "space", [-1, -2]),
+    *(
+        Case("ReduceSum", lambda g, x, op=op: g.node(f"Reduce{op}", x, g.const([1])), op, snr=30)  # type: ignore[misc]
+        for op in ("L1", "L2", "SumSquare", "LogSumExp")
+    ),
+    Case("ReduceSum", lambda g, x: g.node("ReduceLogSum", other(g, x), g.const([2, 3])), "LogSum", snr=30),
     Case("ArgMax", lambda g, x: g.node("ArgMax", x, axis=1), steps=0, snr=20, transposes=None),
     Case("ArgMax", lambda g, x: g.node("ArgMax", x, axis=-1, keepdims=0), "flat", (1, 16), steps=0, snr=20),
 ]
-CASES = [*ACTIVATIONS, *ARITHMETIC, *WINDOWS, *PRODUCTS, *SHAPES, *RESIZES, *REDUCTIONS]
+
+
+def choice(op: str, label: str, *sides: Callable[[Builder, str], str], **facts: Any) -> Case:
+    """The left side where ``op`` holds, else the right."""
+
+    def build(g: Builder, x: str) -> str:
+        left, right = (side(g, x) for side in sides)
+        return g.node("Where", g.node(op, left, right), left, right)
+
+    return Case(op, build, label, **facts)
+
+
+def zeros(op: str, first: bool) -> Case:
+    """Where what a Relu gave is zero, which integers hold exactly: ones, ..."""
+
+    def build(g: Builder, x: str) -> str:
+        sides = (g.node("Relu", x), g.const(0.0))
+        return g.node("Cast", g.node(op, *(sides[::-1] if first else sides)), to=1)
+
+    return Case(op, build, "zero-first" if first else "zero", snr=15, steps=0)
+
+
+def itself(g: Builder, x: str) -> str:
+    """The input."""
+    return x
+
+
+def limit(g: Builder, x: str) -> str:
+    """A limit for each channel."""
+    return g.uniform(-0.5, 0.5, C, 1, 1)
+
+
+def above(g: Builder, x: str, value: float = 0.3) -> str:
+    """Where the input is larger than a number."""
+    return g.node("Greater", x, g.const(value))
+
+
+def logical(op: str) -> Case:
+    def build(g: Builder, x: str) -> str:
+        return g.node("Where", g.node(op, above(g, x, -0.2), above(g, other(g, x))), x, g.node("Neg", x))
+
+    return Case(op, build, snr=20)
+
+
+COMPARED = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
+LOGIC = [
+    *(choice(op, "computed", itself, other, snr=30) for op in COMPARED),
+    *(choice(op, "per-channel", itself, limit) for op in COMPARED),
+    *(choice(op, "constant-first", limit, itself) for op in COMPARED),
+    *(zeros(op, first) for op in COMPARED for first in (True, False) if op != ("GreaterOrEqual", "LessOrEqual")[first]),
+    *(logical(op) for op in ("And", "Or", "Xor")),
+    Case("Not", lambda g, x: g.node("Where", g.node("Not", above(g, x)), x, g.node("Neg", x)), snr=20),
+    Case("Where", lambda g, x: g.node("Where", above(g, x), g.const(0.3), x), "number"),
+    Case("Where", lambda g, x: g.node("Where", g.const(np.arange(W) % 2, "bool"), x, other(g, x)), "constant"),
+    Case("Where", lambda g, x: g.node("Where", above(g, x), g.uniform(-1, 1, C, 1, 1), x), "per-channel", snr=15),
+    Case("IsNaN", lambda g, x: g.node("Where", g.node("IsNaN", x), g.const(0.5), x)),
+    Case("IsInf", lambda g, x: g.node("Where", g.node("IsInf", x), g.const(0.5), x)),
+]
+
+
+def indices(g: Builder, high: int, *shape: int) -> str:
+    """Constant indices, of which some count from the end."""
+    return g.const(g.rng.integers(-high, high, shape))
+
+
+def computed(g: Builder, x: str, high: int) -> str:
+    """Indices below ``high`` that are computed from the input."""
+    return g.node("Cast", g.node("Clip", g.node("Abs", g.node("Mul", x, g.const(3.0))), "", g.const(high - 0.5)), to=7)
+
+
+def places(g: Builder, *sizes: int) -> str:
+    """Distinct positions in a tensor of ``sizes``: a third of all, as tuples."""
+    flat = g.rng.permutation(int(np.prod(sizes)))[: int(np.prod(sizes)) // 3]
+    return g.const(np.stack(np.unravel_index(flat, sizes), -1))
+
+
+POSITIONS = [
+    Case("GatherElements", lambda g, x: g.node("GatherElements", x, indices(g, C, 1, 4, H, W), axis=1)),
+    Case("GatherElements", lambda g, x: g.node("GatherElements", x, indices(g, H, 1, C, 9, W), axis=-2), "rows"),
+    Case(
+        "GatherElements",
+        lambda g, x: g.node("GatherElements", x, computed(g, x, C), axis=1),
+        "computed",
+        steps=0,
+        snr=20,
+        low=-1,
+        high=1,
+    ),
+    Case("GatherND", lambda g, x: g.node("GatherND", x, places(g, 1, C)), transposes=None),
+    Case("GatherND", lambda g, x: g.node("GatherND", x, indices(g, 5, 3, 2, 1), batch_dims=1), "batch", (3, 5, 4)),
+    Case(
+        "GatherND",
+        lambda g, x: g.node("GatherND", x, g.node("Unsqueeze", g.nodes("TopK", 2, x, g.const([3]))[1], g.const([-1]))),
+        "computed",
+        (12,),
+        steps=0,
+        snr=20,
+    ),
+    Case("ScatterND", lambda g, x: g.node("ScatterND", x, places(g, 1, C), g.uniform(-1, 1, 2, H, W)), transposes=None),
+    Case("ScatterND", lambda g, x: g.node("ScatterND", g.uniform(-1, 1, 9), places(g, 9), x), "updates", (3,)),
+    Case(
+        "ScatterElements",
+        lambda g, x: g.node(
+            "ScatterElements", x, g.const(np.zeros((1, 1, H, W), int)), g.uniform(-1, 1, 1, 1, H, W), axis=1
+        ),
+    ),
+    Case("TopK", lambda g, x: g.nodes("TopK", 2, x, g.const([3]), axis=1)[0], transposes=0),
+    Case("TopK", lambda g, x: g.nodes("TopK", 2, x, g.const([3]), axis=2, largest=0)[0], "smallest", transposes=2),
+    Case("TopK", lambda g, x: g.nodes("TopK", 2, x, g.const([5]))[1], "indices", (2, 16), snr=0, steps=0),
+    Case("CumSum", lambda g, x: g.node("CumSum", x, g.const(1))),
+    Case("CumSum", lambda g, x: g.node("CumSum", x, g.const(-1), exclusive=1, reverse=1), "reverse", transposes=None),
+    Case("ArgMin", lambda g, x: g.node("ArgMin", x, axis=1), steps=0, snr=20, transposes=None),
+    reduction("ReduceProd", "row", [3]),
+]
+CASES = [*ACTIVATIONS, *ARITHMETIC, *WINDOWS, *PRODUCTS, *SHAPES, *RESIZES, *REDUCTIONS, *LOGIC, *POSITIONS]

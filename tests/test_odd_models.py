@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from nets import FLOAT, Array, const, node, port, save, weights
-from onnx import TensorProto
+from nets import FLOAT, Array, Both, both, const, node, port, save, weights
+from onnx import TensorProto, helper
 
 from edgekit.build import build
-from edgekit.errors import ConfigError, DataError, UnsupportedError
+from edgekit.emitters import onnx_qdq, tflite
+from edgekit.errors import ConfigError, DataError, ModelError, UnsupportedError
 from edgekit.project import Project
+from edgekit.quant.plan import QuantPlan
 from edgekit.report.model import Report
 
 BOTH = ("raspberry-pi-4-litert", "raspberry-pi-4-onnxruntime", "linux-x86_64-onnxruntime")
 IMAGE = [1, 3, 8, 8]
+BOOL = TensorProto.BOOL
 
 
 def reports(
@@ -127,16 +130,258 @@ def test_gelu_spelled_out(tmp_path: Path, halved: str) -> None:
     assert found[0].source_check is not None and float(found[0].source_check["snr_db"]) > 100
 
 
+ENDS: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto]]] = {
+    "Clip": ([node("Clip", ["x", "", "high"], ["y"])], [const("high", 0.5, np.float32)]),
+    "Clip-both": ([node("Clip", ["x", "", ""], ["a"]), node("Relu", ["a"], ["y"])], []),
+    "Conv": ([node("Conv", ["x", "w", ""], ["y"])], [weights("w", 4, 3, 3, 3)]),
+    "Gemm": ([node("Flatten", ["x"], ["f"]), node("Gemm", ["f", "w", ""], ["y"])], [weights("w", 192, 4)]),
+    "Slice": (
+        [node("Slice", ["x", "starts", "ends", "", "steps"], ["y"])],
+        [const("starts", [0, 0, 1, 0]), const("ends", [1, 3, 8, 8]), const("steps", [1, 1, 2, 1])],
+    ),
+    "ReduceSum": ([node("ReduceSum", ["x", ""], ["y"])], []),
+    "Squeeze": ([node("Squeeze", ["x", ""], ["y"])], []),
+    "Resize": (
+        [
+            node(
+                "Resize",
+                ["x", "", "", "size"],
+                ["y"],
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
+        ],
+        [const("size", [1, 3, 16, 16])],
+    ),
+    "Trilu": ([node("Trilu", ["x", ""], ["y"])], []),
+    "Dropout": ([node("Dropout", ["x", "", ""], ["d"]), node("Relu", ["d"], ["y"])], []),
+}
+
+
+def right(path: Path, least: float = 30.0) -> Both:
+    """Both int8 artifacts keep ``least`` dB of the source, and both float ones are it."""
+    built = both(path)
+    for emit in (onnx_qdq.emit, tflite.emit):
+        assert min(built.snr(emit(built.graph, built.plan)).values()) > least
+        assert min(built.snr(emit(built.graph, QuantPlan({}))).values()) > 90
+    return built
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_inputs_left_empty(tmp_path: Path, name: str) -> None:
+    right(net(tmp_path, *ENDS[name], IMAGE))
+
+
+def test_a_bias_left_empty_at_the_end(tmp_path: Path) -> None:
+    """ONNX Runtime crashes when it opens such a LayerNormalization."""
+    nodes = [node("LayerNormalization", ["x", "scale", ""], ["y"])]
+    built = both(net(tmp_path, nodes, [const("scale", np.ones(8), np.float32)], IMAGE))
+    assert min(built.snr(tflite.emit(built.graph, QuantPlan({}))).values()) > 90
+
+
+@pytest.mark.parametrize("rank", range(6))
+def test_ranks(tmp_path: Path, rank: int) -> None:
+    shape = [2, 3, 2, 4, 3][:rank]
+    nodes = [
+        node("Mul", ["x", "x"], ["a"]),
+        node("Sigmoid", ["a"], ["b"]),
+        node("Greater", ["x", "half"], ["m"]),
+        node("Where", ["m", "half", "x"], ["w"]),
+        node("Add", ["b", "w"], ["y"]),
+    ]
+    right(net(tmp_path, nodes, [const("half", 0.5, np.float32)], shape))
+
+
+@pytest.mark.parametrize("rank", range(1, 6))
+def test_axes_of_ranks(tmp_path: Path, rank: int) -> None:
+    shape = [4, 3, 2, 4, 3][:rank]
+    nodes = [
+        node("Softmax", ["x"], ["s"], axis=0),
+        node("CumSum", ["x", "first"], ["c"]),
+        node("Concat", ["s", "c"], ["j"], axis=-1),
+        node("TopK", ["j", "two"], ["t", "i"], axis=0),
+        node("Gather", ["j", "order"], ["g"]),
+        node("Transpose", ["g"], ["y"]),
+    ]
+    held = [const("first", 0), const("two", [2]), const("order", [1, 0, 1])]
+    ports = [port("x", shape)], [port("y", None), port("t", None)]
+    right(save(tmp_path / "net.onnx", nodes, ports, held, 17), 28.0)
+
+
+def test_a_constant_that_ops_read_in_several_scales(tmp_path: Path) -> None:
+    """Stored once, it had the scale of the last to read it."""
+    nodes = [
+        node("Max", ["x", "half"], ["a"]),
+        node("Mul", ["x", "x"], ["b"]),
+        node("Concat", ["b", "half"], ["c"], axis=0),
+        node("Greater", ["x", "half"], ["g"]),
+        node("Where", ["g", "half", "x"], ["d"]),
+        node("Concat", ["a", "c", "d"], ["y"], axis=0),
+    ]
+    right(net(tmp_path, nodes, [const("half", np.full((1, 3, 8, 8), 0.5), np.float32)], IMAGE))
+
+
+SHAPED: dict[str, tuple[list[onnx.NodeProto], list[onnx.TensorProto], list[str]]] = {
+    "Range": (
+        [
+            node("Gather", ["s", "last"], ["n"]),
+            node("Range", ["zero", "n", "one"], ["r"]),
+            node("Cast", ["r"], ["f"], to=FLOAT),
+            node("Add", ["x", "f"], ["y"]),
+        ],
+        [const("last", 3), const("zero", 0), const("one", 1)],
+        ["Add"],
+    ),
+    "ConstantOfShape": (
+        [node("ConstantOfShape", ["s"], ["k"], value=const("v", [2.5], np.float32)), node("Mul", ["x", "k"], ["y"])],
+        [],
+        ["Mul"],
+    ),
+    "Size": (
+        [node("Size", ["x"], ["n"]), node("Cast", ["n"], ["f"], to=FLOAT), node("Div", ["x", "f"], ["y"])],
+        [],
+        ["Mul"],
+    ),
+    "Expand": (
+        [
+            node("Equal", ["s", "three"], ["e"]),
+            node("Where", ["e", "one", "s"], ["w"]),
+            node("Expand", ["k", "w"], ["z"]),
+            node("Add", ["x", "z"], ["y"]),
+        ],
+        [const("three", 3), const("one", 1), const("k", np.ones((1, 3, 1, 1)), np.float32)],
+        ["Add"],
+    ),
+    "If": (
+        [
+            node("Gather", ["s", "zero"], ["n"]),
+            node("Equal", ["n", "one"], ["c"]),
+            node(
+                "If",
+                ["c"],
+                ["z"],
+                then_branch=helper.make_graph([node("Squeeze", ["x", "at"], ["t"])], "then", [], [port("t", None)]),
+                else_branch=helper.make_graph([node("Identity", ["x"], ["e"])], "else", [], [port("e", None)]),
+            ),
+            node("Relu", ["z"], ["y"]),
+        ],
+        [const("zero", 0), const("one", 1), const("at", [0])],
+        ["Squeeze", "Relu"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_what_depends_on_shapes_alone_is_folded(tmp_path: Path, name: str) -> None:
+    nodes, held, left = SHAPED[name]
+    ports = [port("x", ["N", 3, 8, 8])], [port("y", ["a", "b", "c", "d"] if name != "If" else ["a", "b", "c"])]
+    path = save(tmp_path / "net.onnx", [node("Shape", ["x"], ["s"]), *nodes], ports, held, 17)
+    assert [n.op_type for n in right(path).graph.graph] == left
+
+
+def test_bool_in_and_out(tmp_path: Path) -> None:
+    nodes = [
+        node("Where", ["mask", "x", "zero"], ["y"]),
+        node("Greater", ["x", "zero"], ["g"]),
+        node("And", ["mask", "g"], ["z"]),
+    ]
+    ports = [port("x", IMAGE), port("mask", [8, 8], BOOL)], [port("y", None), port("z", None, BOOL)]
+    built = both(save(tmp_path / "net.onnx", nodes, ports, [const("zero", 0, np.float32)], 17))
+    for artifact in (built.onnx, built.tflite):
+        assert built.snr(artifact)["y"] > 30 and built.snr(artifact)["z"] > 15
+    assert [port.dtype for port in (*built.tflite.contract.inputs, *built.tflite.contract.outputs)].count("bool") == 2
+
+
+def test_choices_and_positions_compute_in_integers(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Greater", ["c", "limit"], ["g"]),
+        node("Less", ["r", "c"], ["l"]),
+        node("Relu", ["c"], ["r"]),
+        node("Or", ["g", "l"], ["o"]),
+        node("Where", ["o", "c", "limit"], ["z"]),
+        node("TopK", ["z", "two"], ["t", "i"], axis=1),
+        node("GatherElements", ["c", "i"], ["e"], axis=1),
+        node("CumSum", ["t", "axis"], ["s"]),
+        node("ScatterND", ["e", "at", "n"], ["d"]),
+        node("Gather", ["s", "zero"], ["n"], axis=1),
+        node("Cast", ["g"], ["f"], to=FLOAT),
+        node("Concat", ["s", "d", "f"], ["y"], axis=1),
+    ]
+    order = [0, 1, 3, 2, 4, 5, 6, 7, 8, 10, 9, 11, 12]
+    held = [const("limit", 0.2, np.float32), const("two", [2]), const("axis", 3), const("at", [[0, 1]])]
+    path = net(tmp_path, [nodes[i] for i in order], [weights("w", 4, 3, 3, 3), const("zero", 0), *held], IMAGE)
+    good(reports(path, normal(40, 3, 8, 8), targets=BOTH[:2]), least=8)
+
+
+def masked(low: float, added: bool, reader: str = "Softmax") -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Scores of which the upper triangle is masked, and what reads them."""
+    keep = np.tril(np.ones((8, 8), bool))
+    step = node("Add", ["x", "mask"], ["m"]) if added else node("Where", ["keep", "x", "low"], ["m"])
+    mask = np.where(keep, np.float32(0), np.float32(low))
+    held = [const("mask", mask, np.float32)] if added else [const("keep", keep), const("low", low, np.float32)]
+    return [step, node(reader, ["m"], ["y"], name="end")], held
+
+
+@pytest.mark.parametrize("added", [True, False])
+@pytest.mark.parametrize("low", [-np.inf, float(np.finfo(np.float32).min), -1e9])
+def test_masks_before_a_softmax(tmp_path: Path, low: float, added: bool) -> None:
+    """In the scale of such a number all scores were one integer, or LiteRT stopped the process."""
+    right(net(tmp_path, *masked(low, added), IMAGE))
+
+
+def test_an_infinite_mask_of_something_else(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="weights must be finite: mask has 28 infinite of 64 values"):
+        both(net(tmp_path, *masked(-np.inf, True, "Relu"), IMAGE))
+
+
+def test_a_softmax_guarded_against_nan(tmp_path: Path) -> None:
+    nodes, held = masked(-np.inf, True)
+    nodes = [
+        nodes[0],
+        node("Softmax", ["m"], ["s"]),
+        node("IsNaN", ["s"], ["n"]),
+        node("Where", ["n", "o", "s"], ["y"]),
+    ]
+    built = right(net(tmp_path, nodes, [*held, const("o", 0, np.float32)], IMAGE))
+    assert [n.op_type for n in built.graph.graph] == ["Add", "Softmax"]
+
+
+def test_sums_and_scatters_that_have_no_integer_form(tmp_path: Path) -> None:
+    nodes = [
+        node("CumSum", ["x", "axis"], ["c"], name="long"),
+        node("ScatterND", ["c", "at", "one"], ["y"], reduction="add", name="adds"),
+        node("Mod", ["c", "c"], ["z"], fmod=1, name="rest"),
+    ]
+    held = [const("axis", 1), const("at", [[0, 0]]), const("one", [1], np.float32)]
+    ports = [port("x", [1, 2000])], [port("y", None), port("z", None)]
+    with pytest.raises(UnsupportedError) as caught:
+        both(save(tmp_path / "net.onnx", nodes, ports, held, 18))
+    assert caught.value.problems == (
+        "node long: CumSum: a sum along 2000 integers with a scale; at most 1024 can be lowered",
+        "node adds: ScatterND: reduction add of integers with a scale; TFLite's SCATTER_ND does not look at it",
+        "node rest: Mod: a divisor that is not one constant has no integer form",
+    )
+
+
 def test_a_float_model_without_anything_inside(tmp_path: Path) -> None:
     path = net(tmp_path, [node("MatMul", ["w", "x"], ["y"])], [weights("w", 5, 6)], [1, 6, 3])
     (report,) = reports(path, normal(40, 6, 3), {"quantization.precision": "float32"}, BOTH[1:2])
     assert report.artifact.precision == "float32"
 
 
-def test_an_op_that_has_no_sound_int16_kernel(tmp_path: Path) -> None:
-    nodes = [node("PRelu", ["x", "slope"], ["y"], name="steep")]
-    path = net(tmp_path, nodes, [const("slope", np.full((3, 1, 1), 0.2), np.float32)], IMAGE)
-    with pytest.raises(UnsupportedError, match=r"steep: PRelu: PRELU has no sound int16 kernel in LiteRT"):
+@pytest.mark.parametrize(
+    ("op", "kernel", "more"), [("PRelu", "PRELU", ["slope"]), ("ArgMax", "ARG_MAX", []), ("ArgMin", "ARG_MIN", [])]
+)
+def test_an_op_that_has_no_sound_int16_kernel(tmp_path: Path, op: str, kernel: str, more: list[str]) -> None:
+    held = [const("slope", np.full((3, 1, 1), 0.2), np.float32)] if more else []
+    path = save(
+        tmp_path / "net.onnx",
+        [node(op, ["x", *more], ["y"], name="steep")],
+        ([port("x", IMAGE)], [port("y", None, FLOAT if more else TensorProto.INT64)]),
+        held,
+    )
+    with pytest.raises(UnsupportedError, match=f"steep: {op}: {kernel} has no sound int16 kernel in LiteRT"):
         reports(path, normal(40, 3, 8, 8), {"quantization.precision": "int16x8"}, BOTH[:1])
     assert not (tmp_path / "out" / BOTH[0] / "model.tflite").exists()
 

@@ -48,10 +48,14 @@ REFUSED = {
     ("int8", "Resize-linear-down"): "reads positions that TFLite cannot",
     ("int8", "Resize-cubic"): "nearest and linear over H and W are supported",
     ("int8", "MatMul-constant-batch"): "a batch of constant matrices on the right",
+    ("int8", "ReduceProd-row"): "a product of integers with a scale has no sound kernel",
     ("float", "Resize-linear-fraction"): "reads positions that TFLite cannot",
     ("float", "Resize-linear-down"): "reads positions that TFLite cannot",
     ("float", "Resize-cubic"): "nearest and linear over H and W are supported",
-    ("float", "Erf"): "Erf has no float operator in TFLite",
+    **{
+        ("float", op): f"{op} has no float operator in TFLite"
+        for op in ("Acos", "Acosh", "Asin", "Asinh", "Atanh", "Cosh", "Erf", "Sinh")
+    },
 }
 # Least signal-to-noise ratio, where the case's own is for more than four samples: a step function turns half a step of
 # its input into a whole one of its output, and a mean or a maximum of few has a narrower range than its input.

@@ -134,7 +134,7 @@ class Constants(ABC):
         quant = numerics.affine(float(array.min()), float(array.max()), source.dtype)
         return self._named(name, array.shape, quant.dtype, quant, numerics.quantize(array, quant))
 
-    def integers(self, source: Operand, values: Array) -> Tensor:
+    def integers(self, source: Any, values: Array) -> Tensor:
         return self._like(self.tensor(source), values)
 
     def _like(self, tensor: Tensor, values: Array) -> Tensor:

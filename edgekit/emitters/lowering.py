@@ -20,7 +20,9 @@ from edgekit.quant.kernels import computes_in_integers
 from edgekit.quant.plan import QParams, QuantPlan
 
 # Measured on ai-edge-litert 2.3: PRELU gives other values than it should, the others stop with an error.
-WITHOUT_INT16 = frozenset({"DEPTH_TO_SPACE", "ELU", "HARD_SWISH", "LOG_SOFTMAX", "PRELU", "SPACE_TO_DEPTH"})
+WITHOUT_INT16 = frozenset(
+    {"ARG_MAX", "ARG_MIN", "DEPTH_TO_SPACE", "ELU", "HARD_SWISH", "LOG_SOFTMAX", "PRELU", "SPACE_TO_DEPTH"}
+)
 
 NARROW = 8  # elements: rows shorter than this are slow to transpose
 ACTIVATIONS = {(-math.inf, math.inf): "NONE", (0.0, math.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
@@ -171,11 +173,12 @@ class Lowering(Constants):
 
     def add(self, code: str, inputs: Sequence[Any], output: Any = None, **options: Any) -> Tensor:
         out: Tensor = self.out if output is None else output
-        if out.quant is not None and out.quant.dtype == "int16" and code in WITHOUT_INT16:
+        read = tuple(self._input(item) for item in inputs)
+        if code in WITHOUT_INT16 and any(t is not None and t.dtype == "int16" and t.quant for t in (out, *read)):
             raise LoweringError(
                 f"{code} has no sound int16 kernel in LiteRT; name the node in quantization.float_nodes"
             )
-        op = Op(code, tuple(self._input(item) for item in inputs), (out,), options)
+        op = Op(code, read, (out,), options)
         self.graph.ops.append(op)
         self._producer[out] = op
         return out

@@ -1,6 +1,19 @@
 """The ops: one declaration each, one file a family. Importing this package declares them all."""
 
-from edgekit.ops import activation, conv, elementwise, matmul, norm, pool, recurrent, reduce, resize, shape  # noqa: F401
+from edgekit.ops import (  # noqa: F401
+    activation,
+    conv,
+    elementwise,
+    indexing,
+    logic,
+    matmul,
+    norm,
+    pool,
+    recurrent,
+    reduce,
+    resize,
+    shape,
+)
 from edgekit.ops.declare import OPS, Layout, LoweringError, OpDef, Quant, Scale
 
 __all__ = ["OPS", "Layout", "LoweringError", "OpDef", "Quant", "Scale"]

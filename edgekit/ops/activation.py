@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from edgekit.ops.context import Array, Operand, Tfl, full
 from edgekit.ops.declare import NUMBERS, Layout, Quant, Scale, op, unsupported
 
+NONE = {"fused_activation_function": "NONE"}
 FIRST = Quant(inputs=(0,))
 UNIT = Quant(scale=Scale.FIXED, fixed=(1 / 256, -128))  # logistic and softmax: [0, 1)
 
@@ -53,12 +55,88 @@ def elu(tfl: Tfl, X: Operand, *, alpha: float = 1.0) -> None:
     elif tfl.quantized:
         tfl.lookup(X, lambda x: np.where(x < 0, alpha * np.expm1(x), x))
     else:
-        plain, above, below, scaled = (tfl.temp(tfl.out.shape, tfl.out) for _ in range(4))
-        tfl.add("ELU", [X], plain)
-        tfl.add("RELU", [X], above)
-        tfl.add("SUB", [plain, above], below, fused_activation_function="NONE")
-        tfl.add("MUL", [below, tfl.number(alpha, tfl.out)], scaled, fused_activation_function="NONE")
-        tfl.add("ADD", [above, scaled], fused_activation_function="NONE")
+        _steeper_elu(tfl, X, alpha, tfl.out)
+
+
+def _steeper_elu(tfl: Tfl, X: Operand, alpha: float, output: Any) -> Any:
+    """RELU(x) + alpha (ELU(x) - RELU(x)), in float."""
+    above = _step(tfl, "RELU", X)
+    below = _step(tfl, "SUB", _step(tfl, "ELU", X), above)
+    scaled = _step(tfl, "MUL", below, tfl.number(alpha, tfl.out))
+    return tfl.add("ADD", [above, scaled], output, **NONE)
+
+
+def _step(tfl: Tfl, code: str, *inputs: Any) -> Any:
+    """A float operator between the input and the output of a node, of their shape."""
+    return tfl.add(
+        code, inputs, tfl.temp(tfl.out.shape, tfl.out), **(NONE if code in ("ADD", "SUB", "MUL", "DIV") else {})
+    )
+
+
+def _holds(tfl: Tfl, code: str, X: Operand, number: float) -> Any:
+    """Where a comparison of X and a number holds."""
+    return tfl.add(code, [X, tfl.number(number, X)], tfl.temp(tfl.out.shape, dtype="bool"))
+
+
+@op("Selu", since=6, layout=Layout.ANY)
+def selu(
+    tfl: Tfl, X: Operand, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875
+) -> None:
+    """ELU with another alpha (see there), then MUL by gamma; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(X, lambda x: gamma * np.where(x < 0, alpha * np.expm1(x), x))
+    else:
+        steep = _steeper_elu(tfl, X, alpha, tfl.temp(tfl.out.shape, tfl.out))
+        tfl.add("MUL", [steep, tfl.number(gamma, tfl.out)], **NONE)
+
+
+@op("Celu", since=12, layout=Layout.ANY)
+def celu(tfl: Tfl, X: Operand, *, alpha: float = 1.0) -> None:
+    """MUL by 1 / alpha, ELU, MUL by alpha; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(X, lambda x: np.where(x < 0, alpha * np.expm1(x / alpha), x))
+    else:
+        small = _step(tfl, "ELU", _step(tfl, "MUL", X, tfl.number(1 / alpha, tfl.out)))
+        tfl.add("MUL", [small, tfl.number(alpha, tfl.out)], **NONE)
+
+
+@op("ThresholdedRelu", since=10, layout=Layout.ANY)
+def thresholded_relu(tfl: Tfl, X: Operand, *, alpha: float = 1.0) -> None:
+    """GREATER and SELECT_V2; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(X, lambda x: np.where(x > alpha, x, 0))
+    else:
+        tfl.add("SELECT_V2", [_holds(tfl, "GREATER", X, alpha), X, tfl.number(0.0, tfl.out)])
+
+
+@op("Shrink", since=9, layout=Layout.ANY)
+def shrink(tfl: Tfl, input: Operand, *, bias: float = 0.0, lambd: float = 0.5) -> None:
+    """SUB where GREATER, ADD where LESS, by SELECT_V2; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(input, lambda x: np.where(x > lambd, x - bias, np.where(x < -lambd, x + bias, 0)))
+        return
+    offset = tfl.number(bias, tfl.out)
+    low, high = _holds(tfl, "LESS", input, -lambd), _holds(tfl, "GREATER", input, lambd)
+    below = _step(tfl, "SELECT_V2", low, _step(tfl, "ADD", input, offset), tfl.number(0.0, tfl.out))
+    tfl.add("SELECT_V2", [high, _step(tfl, "SUB", input, offset), below])
+
+
+@op("Softsign", since=1, layout=Layout.ANY)
+def softsign(tfl: Tfl, input: Operand) -> None:
+    """DIV by one plus ABS; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(input, lambda x: x / (1 + np.abs(x)))
+    else:
+        tfl.add("DIV", [input, _step(tfl, "ADD", _step(tfl, "ABS", input), tfl.number(1.0, tfl.out))], **NONE)
+
+
+@op("Mish", since=18, layout=Layout.ANY)
+def mish(tfl: Tfl, X: Operand) -> None:
+    """MUL by the TANH of the LOG of one plus EXP; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(X, lambda x: x * np.tanh(np.logaddexp(x, 0)))
+    else:
+        tfl.add("MUL", [X, _step(tfl, "TANH", _softplus(tfl, X, tfl.temp(tfl.out.shape, tfl.out)))], **NONE)
 
 
 @op("Sigmoid", since=13, layout=Layout.ANY, quant=UNIT)
@@ -108,11 +186,12 @@ def softplus(tfl: Tfl, X: Operand) -> None:
     """LOG of one plus EXP; in int8 a table."""
     if tfl.quantized:
         tfl.lookup(X, lambda x: np.logaddexp(x, 0))
-        return
-    grown = tfl.add("EXP", [X], tfl.temp(tfl.out.shape, tfl.out))
-    more = tfl.temp(tfl.out.shape, tfl.out)
-    tfl.add("ADD", [grown, tfl.number(1.0, tfl.out)], more, fused_activation_function="NONE")
-    tfl.add("LOG", [more])
+    else:
+        _softplus(tfl, X, tfl.out)
+
+
+def _softplus(tfl: Tfl, X: Operand, output: Any) -> Any:
+    return tfl.add("LOG", [_step(tfl, "ADD", _step(tfl, "EXP", X), tfl.number(1.0, tfl.out))], output)
 
 
 @op("Erf", since=13, layout=Layout.ANY)

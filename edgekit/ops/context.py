@@ -112,7 +112,7 @@ class Tfl(Protocol):
     def lookup(self, source: Operand, function: Callable[[Array], Array]) -> None:
         """Fill ``out`` with ``function(source)`` from a table of all 256 values (int8 only)."""
 
-    def integers(self, source: Operand, values: Array) -> Tensor:
+    def integers(self, source: Any, values: Array) -> Tensor:
         """A constant that holds real ``values`` in the scale of ``source``."""
 
     def clamp(self, source: Any, low: float, high: float, output: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -61,12 +61,32 @@ def power(tfl: Tfl, X: Operand, Y: Operand) -> None:
         exponent = float(exponents[0])
         tfl.lookup(X, lambda x: np.power(x, exponent))
         return
-    items: list[Any] = [tfl.aligned(X), tfl.aligned(Y)]
     if X.dtype != Y.dtype:
-        if Y.array is None or Y.array.size != 1:
+        if Y.array is None or not np.array_equal(Y.array, Y.array.astype(X.dtype)):
             unsupported(f"a base and an exponent of two types, {X.dtype} and {Y.dtype}")
-        items[1] = tfl.integers(X, Y.array)
-    tfl.add("POW", items)
+        Y = replace(Y, array=Y.array.astype(X.dtype), dtype=X.dtype)
+    tfl.add("POW", [tfl.aligned(X), tfl.aligned(Y)])
+
+
+@op("Mod", since=13, layout=Layout.ANY, types=NUMBERS)
+def mod(tfl: Tfl, A: Operand, B: Operand, *, fmod: int = 0) -> None:
+    """FLOOR_MOD; with fmod the SIGN of A by FLOOR_MOD of both ABS; in int8 a table, for one constant divisor."""
+    if tfl.quantized:
+        if B.array is None or B.array.size != 1:
+            unsupported("a divisor that is not one constant has no integer form")
+        divisor = float(B.array.reshape(-1)[0])
+        tfl.lookup(A, lambda x: np.fmod(x, divisor))
+        return
+    if not fmod:
+        tfl.add("FLOOR_MOD", [tfl.aligned(A), tfl.aligned(B)])
+        return
+    items = [tfl.tensor(tfl.aligned(item)) for item in (A, B)]
+    if items[0].dtype == "int64":
+        unsupported("fmod of int64, of which LiteRT has no sign")
+    sizes = [tfl.add("ABS", [item], tfl.temp(item.shape, item)) for item in items]
+    rest = tfl.add("FLOOR_MOD", sizes, tfl.temp(tfl.out.shape, tfl.out))
+    sign = tfl.add("SIGN", items[:1], tfl.temp(items[0].shape, items[0]))
+    tfl.add("MUL", [rest, sign], fused_activation_function="NONE")
 
 
 Function = Callable[[Array], Array]
@@ -86,6 +106,15 @@ UNARY: list[tuple[str, int, str, bool, Types, Function]] = [
     ("Sign", 13, "SIGN", False, ("float32", "int32"), np.sign),
 ]
 INPUT_NAMED_INPUT = ("Exp", "Log", "Sin", "Cos", "Sign")
+TABLES: list[tuple[str, int, Function]] = [  # ONNX ops without a float operator in TFLite: since, the function
+    ("Acos", 7, np.arccos),
+    ("Acosh", 9, np.arccosh),
+    ("Asin", 7, np.arcsin),
+    ("Asinh", 9, np.arcsinh),
+    ("Atanh", 9, np.arctanh),
+    ("Cosh", 9, np.cosh),
+    ("Sinh", 9, np.sinh),
+]
 
 
 def _unary(name: str, since: int, code: str, integer: bool, types: Types, function: Function) -> None:
@@ -104,6 +133,40 @@ def _unary(name: str, since: int, code: str, integer: bool, types: Types, functi
 
 for entry in UNARY:
     _unary(*entry)
+
+
+def _table(name: str, since: int, function: Function) -> None:
+    def lower(tfl: Tfl, input: Operand) -> None:
+        if not tfl.quantized:
+            unsupported(f"{name} has no float operator in TFLite")
+        tfl.lookup(input, function)
+
+    lower.__doc__ = "A table in int8; float TFLite has no such operator."
+    op(name, since=since, layout=Layout.ANY)(lower)
+
+
+for item in TABLES:
+    _table(*item)
+
+
+@op("Atan", since=7, layout=Layout.ANY)
+def atan(tfl: Tfl, input: Operand) -> None:
+    """ATAN2 with one; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(input, np.arctan)
+    else:
+        shape = tfl.tensor(input).shape
+        tfl.add("ATAN2", [input, tfl.number(np.ones(shape), tfl.out)])
+
+
+@op("Tan", since=7, layout=Layout.ANY)
+def tan(tfl: Tfl, input: Operand) -> None:
+    """SIN by COS; in int8 a table."""
+    if tfl.quantized:
+        tfl.lookup(input, np.tan)
+    else:
+        sides = [tfl.add(code, [input], tfl.temp(tfl.out.shape, tfl.out)) for code in ("SIN", "COS")]
+        tfl.add("DIV", sides, fused_activation_function="NONE")
 
 
 @op("Neg", since=13, layout=Layout.ANY, types=NUMBERS)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.ops.context import Operand, Tfl, full
-from edgekit.ops.declare import ANYTHING, NUMBERS, Layout, Quant, Scale, op, unsupported
+from edgekit.ops.declare import ANYTHING, NUMBERS, Layout, Quant, Scale, op
 
 SHARED = Quant(scale=Scale.SHARED, inputs=(0,))
 
@@ -151,8 +151,6 @@ def gather(tfl: Tfl, data: Operand, indices: Operand, *, axis: int = 0) -> None:
     source, at = tfl.tensor(data), data.at(axis)
     steps = np.unique(np.diff(index)) if index.ndim == 1 and index.size > 1 else np.asarray([1])
     if index.ndim > 1 or len(steps) != 1 or steps[0] < 1:
-        if index.ndim != 1 and data.perm != tuple(range(len(data.perm))):
-            unsupported(f"indices of {index.ndim} axes along a permuted input")
         tfl.add("GATHER", [data, index], axis=at, batch_dims=0)
         return
     begin, size = np.zeros(len(source.shape), np.int64), np.asarray(source.shape)

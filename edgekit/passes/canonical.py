@@ -142,18 +142,25 @@ def _plain(weights: Array, bias: Array | None, attrs: dict[str, object]) -> tupl
     return weights, bias
 
 
-def own_biases(model: ir.Model) -> bool:
-    """Ensures: no two nodes share a bias, whose int32 scale depends on the node's input."""
-    from edgekit.ops import OPS
+def own_constants(model: ir.Model) -> bool:
+    """Ensures: no two nodes share a bias, nor a constant that takes the scale of what is read with it.
+
+    Such a constant is stored as integers that depend on the node.
+    """
+    from edgekit.ops import OPS, Scale
 
     graph, changed = model.graph, False
     for node in graph:
-        at = OPS[node.op_type].quant.bias if node.op_type in OPS else None
-        value = node.inputs[at] if at is not None and len(node.inputs) > at else None
-        array = constant(value)
-        if value is not None and array is not None and len(value.uses()) > 1:
-            node.replace_input_with(int(at or 0), add_constant(graph, f"{value.name}.{node.name}", array))
-            changed = True
+        quant = OPS[node.op_type].quant if node.op_type in OPS else None
+        positions = set() if quant is None or quant.bias is None else {quant.bias}
+        if quant is not None and quant.scale is Scale.SHARED:
+            positions.update(range(len(node.inputs)) if quant.inputs is None else quant.inputs)
+        for at in sorted(positions):
+            value = node.inputs[at] if at < len(node.inputs) else None
+            array = constant(value)
+            if value is not None and array is not None and is_float(value) and len(value.uses()) > 1:
+                node.replace_input_with(at, add_constant(graph, f"{value.name}.{node.name}", array))
+                changed = True
     return changed
 
 
@@ -195,7 +202,7 @@ def _covers_space(node: ir.Node) -> bool:
 
 
 def lone_shared_inputs(model: ir.Model) -> bool:
-    """Put an Identity before each input of a Concat, Max or Min whose scale is tied to others already.
+    """Put an Identity before each input of a Concat, Max, Where or their kin whose scale is tied to others already.
 
     Such an op has one scale for all that it reads. The Identity lets the quantizer give an input another scale than its
     other readers see, or than its producer's is fixed to. Where the scales turn out equal, the emitters leave it out.
@@ -205,15 +212,12 @@ def lone_shared_inputs(model: ir.Model) -> bool:
     graph, changed = model.graph, False
     for node in list(graph):
         quant = OPS[node.op_type].quant if node.op_type in OPS else None
-        if (
-            quant is None
-            or quant.scale is not Scale.SHARED
-            or quant.inputs is not None
-            or not is_float(node.outputs[0])
-        ):
+        if quant is None or quant.scale is not Scale.SHARED:
             continue
-        for i, value in enumerate(node.inputs):
-            if value is None or constant(value) is not None or not _shared_or_fixed(value):
+        positions = range(len(node.inputs)) if quant.inputs is None else quant.inputs
+        for i in positions if len(positions) > 1 else ():
+            value = node.inputs[i]
+            if value is None or constant(value) is not None or not is_float(value) or not _shared_or_fixed(value):
                 continue
             copy = make("Identity", [value], value, f"{value.name}/to/{node.outputs[0].name}")
             graph.insert_before(node, copy)

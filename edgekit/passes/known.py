@@ -8,8 +8,11 @@ import onnx_ir as ir
 from edgekit.errors import ModelError, UnsupportedError
 from edgekit.graph import constant
 
-REWRITTEN = frozenset({"BatchNormalization", "CastLike", "Dropout"})
 WRITTEN = frozenset({"Scan"})  # declared, as edgekit itself writes it for recurrent layers
+REWRITTEN = frozenset({
+    "BatchNormalization", "CastLike", "Dropout", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
+    "ReduceSumSquare", "Trilu",
+})  # fmt: skip
 QUANTIZED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
     "MatMulInteger", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm",
@@ -50,10 +53,10 @@ def refuse_unrewritten(model: ir.Model) -> bool:
     return False
 
 
-def refuse_unsound(model: ir.Model) -> bool:
+def refuse_unsound(model: ir.Model, allowed: frozenset[str] = frozenset()) -> bool:
     """Ensures: constants are finite, but for the limits of a Clip. Raises ModelError that names the others.
 
-    An infinite mask (scores + -inf before a Softmax) has no integer form; a large number in its place does the same.
+    Infinite ones that only ops in ``allowed`` read may stay.
     """
     problems = []
     for name, value in model.graph.initializers.items():
@@ -62,7 +65,8 @@ def refuse_unsound(model: ir.Model) -> bool:
         if array is None or not bad:
             continue
         nan = int(np.count_nonzero(np.isnan(array)))
-        if nan or not all(use.node.op_type == "Clip" and use.idx > 0 for use in value.uses()):
+        limits = all(use.node.op_type in allowed or (use.node.op_type == "Clip" and use.idx) for use in value.uses())
+        if nan or not limits:
             problems.append(f"{name} has {f'{nan} NaN' if nan else f'{bad} infinite'} of {array.size} values")
     if problems:
         raise ModelError(f"weights must be finite: {'; '.join(problems)}")

@@ -17,6 +17,7 @@ from edgekit.graph import GATES, MEMORY, Array, Unit, all_units, attributes, con
 from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
 from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of, tied, weights_of
+from edgekit.quant.masks import modest
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import Range
 
@@ -63,12 +64,18 @@ def solve(
     rules = rules or Rules()
     integer = [u for u in all_units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
     read = {name for unit in integer for name in activations_of(unit)}
+    narrowed = modest(integer, ranges)
+    ranges = {**ranges, **narrowed}
     plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, activations, rules.given)
     for unit in integer:
         _constants(unit, plan, rules, activations)
         if unit.node.op_type == "LSTM":
             name = f"{unit.outputs[0].name}{MEMORY}"
             plan[name] = numerics.power_of_two(max(map(abs, ranges[name])))
+    masks = {
+        name: numerics.affine(*r, activations) for name, r in narrowed.items() if name not in read and name in plan
+    }
+    plan |= {name: q for name, q in masks.items() if name not in rules.given}
     return QuantPlan(plan, rules.float_nodes)
 
 
@@ -119,20 +126,19 @@ def _merged(groups: Groups, hulls: dict[str, Range], pinned: dict[str, QParams],
 
 
 def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -> None:
-    """Quantize the constants of a unit whose result is in the plan."""
+    """Quantize the constants of a unit whose activations are in the plan; one that is compared has its own scale."""
     node, quant = unit.node, OPS[unit.node.op_type].quant
     out = plan.get(str(unit.outputs[0].name))
-    if out is None:
+    if not all(name in plan for name in activations_of(unit)):
         return
     for value in inputs_of(unit):
         array = constant(value)
         if array is not None:
-            shared = quant.scale is Scale.SHARED
             found = rules.given.get(str(value.name)) or numerics.affine(float(array.min()), float(array.max()), dtype)
-            plan[str(value.name)] = out if shared else found
+            plan[str(value.name)] = out if out is not None and quant.scale is Scale.SHARED else found
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
     weight, bias = constant_weight(unit), unit.bias_value
-    if weight is None or source is None:
+    if weight is None or source is None or out is None:
         return
     if quant.recurrent is not None:
         plan |= {

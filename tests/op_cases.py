@@ -293,4 +293,48 @@ REDUCTIONS = [
     Case("ArgMax", lambda g, x: g.node("ArgMax", x, axis=1), steps=0, snr=20, transposes=None),
     Case("ArgMax", lambda g, x: g.node("ArgMax", x, axis=-1, keepdims=0), "flat", (1, 16), steps=0, snr=20),
 ]
-CASES = [*ACTIVATIONS, *ARITHMETIC, *WINDOWS, *PRODUCTS, *SHAPES, *RESIZES, *REDUCTIONS]
+
+
+def norm(op: str, label: str = "", groups: int = 0, shape: tuple[int, ...] = (1, C, H, W), bias: float = 0.5) -> Case:
+    """A normalisation of a convolution's channels, each with its own spread; computed on real numbers in int8 too."""
+
+    def build(g: Builder, x: str) -> str:
+        channels = g.conv(x, C, C, (1,) * (len(shape) - 2))
+        spread = g.node("Mul", channels, g.uniform(0.05, 4, C, *[1] * (len(shape) - 2)))
+        more = {"num_groups": groups} if groups else {}
+        return g.node(op, spread, g.uniform(0.5, 1.5, C), g.uniform(-bias, bias, C), **more)
+
+    return Case(op, build, label, shape, snr=28)
+
+
+def rms(g: Builder, x: str) -> str:
+    """RMSNormalization as torch spells it out."""
+    mean = g.node("ReduceMean", g.node("Pow", x, g.const(2.0)), g.const([-1]))
+    inverse = g.node("Reciprocal", g.node("Sqrt", g.node("Add", mean, g.const(1e-6))))
+    return g.node("Mul", g.node("Mul", x, inverse), g.uniform(0.5, 1.5, 16))
+
+
+def group_norm(g: Builder, x: str) -> str:
+    """GroupNormalization as exports before opset 21 spell it out."""
+    flat = g.node("Reshape", x, g.const([0, 4, -1]))
+    plain = g.node("InstanceNormalization", flat, g.const(np.ones(4, np.float32)), g.const(np.zeros(4, np.float32)))
+    back = g.node("Reshape", plain, g.const([1, C, H, W]))
+    return g.node("Add", g.node("Mul", back, g.uniform(0.5, 1.5, C, 1, 1)), g.uniform(-1, 1, C, 1, 1))
+
+
+NORMS = [
+    norm("InstanceNormalization"),
+    norm("InstanceNormalization", "plain", bias=0.0),
+    norm("InstanceNormalization", "1d", shape=LINE),
+    norm("GroupNormalization", groups=4),
+    norm("GroupNormalization", "one", groups=1),
+    norm("GroupNormalization", "1d", groups=2, shape=LINE),
+    Case("GroupNormalization", group_norm, "spelled-out"),
+    Case(
+        "MeanVarianceNormalization", lambda g, x: g.node("MeanVarianceNormalization", g.conv(x, C, C), axes=[0, 2, 3])
+    ),
+    Case("MeanVarianceNormalization", lambda g, x: g.node("MeanVarianceNormalization", x, axes=[1]), "channels"),
+    Case("LayerNormalization", lambda g, x: g.node("LayerNormalization", x, g.uniform(0.5, 1.5, 16)), "", (1, 7, 16)),
+    Case("Pow", rms, "rms-norm", (1, 7, 16)),
+]
+CASES = [*NORMS, *ACTIVATIONS, *ARITHMETIC, *WINDOWS, *PRODUCTS, *SHAPES, *RESIZES, *REDUCTIONS]

@@ -35,8 +35,7 @@ def test_signature_is_the_schema(name: str) -> None:
 
 
 def test_every_op_has_a_case() -> None:
-    # LayerNormalization never computes in integers; tests/test_onnx_nodes.py has it in float.
-    assert {case.op for case in CASES} == set(OPS) - {"LayerNormalization"}
+    assert {case.op for case in CASES} == set(OPS)
 
 
 # By precision: what TFLite cannot express, and what is said.

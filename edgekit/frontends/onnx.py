@@ -24,6 +24,8 @@ from edgekit.runtimes import Session, open_session
 Shapes = Mapping[str, Sequence[int]]
 OLDEST = 11
 ONNX = ("", "ai.onnx")
+# Ops of which onnx infers no shape (or stops), and one that gives the same shape and type.
+SAME_SHAPE = {"GroupNormalization": "InstanceNormalization", "MeanVarianceNormalization": "Identity"}
 
 
 def load(path: Path, shapes: Shapes | None = None) -> Loaded:
@@ -252,10 +254,16 @@ def shape_text(shape: ir.Shape) -> str:
 
 def infer_shapes(model: ir.Model, source: str = "model") -> ir.Model:
     """Fill in shapes and element types. Raises ModelError when they contradict each other."""
+    replaced = [(node, node.op_type) for node in model.graph if node.op_type in SAME_SHAPE]
+    for node, op_type in replaced:
+        node.op_type = SAME_SHAPE[op_type]
     try:
         return common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model).model
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"model {source}: shapes do not fit: {_line(error)}") from error
+    finally:
+        for node, op_type in replaced:
+            node.op_type = op_type
 
 
 def _line(error: BaseException) -> str:

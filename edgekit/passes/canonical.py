@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.graph import Array, attributes, constant, is_float, shape_of
-from edgekit.passes.rewrite import add_constant, drop, make, make_private, put_in_place
+from edgekit.passes.rewrite import add_constant, drop, make, make_private, put_in_place, single_reader
 
 
 def divide_by_multiplying(model: ir.Model) -> bool:
@@ -57,6 +57,23 @@ def simplify_powers(model: ir.Model) -> bool:
             put_in_place(graph, out, new.outputs[0])
             drop(graph, node)
             changed = True
+    return changed
+
+
+def inverse_roots(model: ir.Model) -> bool:
+    """1 / sqrt(x) -> x ** -0.5, which runtimes have as one operator, and int8 as one table."""
+    graph, changed = model.graph, False
+    for node in list(graph):
+        root = node.inputs[0].producer() if node.op_type == "Reciprocal" and node.inputs[0] is not None else None
+        if root is None or root.op_type != "Sqrt" or single_reader(root.outputs[0]) is not node:
+            continue
+        out = node.outputs[0]
+        power = add_constant(graph, f"{out.name}/power", np.asarray(-0.5, np.float32))
+        new = make("Pow", [root.inputs[0], power], out, f"{out.name}/inverse")
+        graph.insert_after(node, new)
+        put_in_place(graph, out, new.outputs[0])
+        drop(graph, node, root)
+        changed = True
     return changed
 
 

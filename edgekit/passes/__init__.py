@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgekit.passes import canonical, constants, convolution, factors, gelu, known, moves, normalisation, shuffle
+from edgekit.passes import (
+    attention,
+    canonical,
+    constants,
+    convolution,
+    factors,
+    gelu,
+    known,
+    moves,
+    normalisation,
+    shuffle,
+)
 from edgekit.passes.rewrite import Pass, unique_names
 
 PASSES: tuple[Pass, ...] = (
     constants.fold_constants,
-    known.refuse_unknown,
     constants.remove_idle_nodes,
+    attention.plain_choices,
+    constants.remove_unused,
+    attention.plain_masks,
+    constants.remove_unused,
+    known.refuse_unknown,
     canonical.simplify_powers,
     canonical.divide_by_multiplying,
     canonical.inverse_roots,

@@ -9,6 +9,7 @@ from edgekit.errors import ModelError, UnsupportedError
 from edgekit.graph import constant
 
 REWRITTEN = frozenset({"BatchNormalization", "CastLike", "Dropout"})
+WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 QUANTIZED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
     "MatMulInteger", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm",
@@ -49,10 +50,11 @@ def refuse_unrewritten(model: ir.Model) -> bool:
     return False
 
 
-def refuse_unsound(model: ir.Model) -> bool:
+def refuse_unsound(model: ir.Model, masks: bool = False) -> bool:
     """Ensures: constants are finite, but for the limits of a Clip. Raises ModelError that names the others.
 
-    An infinite mask (scores + -inf before a Softmax) has no integer form; a large number in its place does the same.
+    An infinite mask (scores + -inf before a Softmax) has no integer form; the passes put a large number in its place.
+    Before them, ``masks`` lets -infinity through where it is no weight.
     """
     problems = []
     for name, value in model.graph.initializers.items():
@@ -61,6 +63,9 @@ def refuse_unsound(model: ir.Model) -> bool:
         if array is None or not bad:
             continue
         nan = int(np.count_nonzero(np.isnan(array)))
+        low = masks and not nan and array.max() < np.inf
+        if low and all(use.node.op_type not in WEIGHTED for use in value.uses()):
+            continue
         if nan or not all(use.node.op_type == "Clip" and use.idx > 0 for use in value.uses()):
             problems.append(f"{name} has {f'{nan} NaN' if nan else f'{bad} infinite'} of {array.size} values")
     if problems:

@@ -17,6 +17,7 @@ from edgekit.graph import Array, Unit, attributes, constant, is_float, units
 from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
 from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of
+from edgekit.quant.masks import without_masks
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import Range
 
@@ -61,11 +62,12 @@ def solve(
     Only what an integer kernel reads or gives is planned.
     """
     rules = rules or Rules()
+    ranges = without_masks(model.graph, ranges, activations)
     integer = [u for u in units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
     read = {name for unit in integer for name in activations_of(unit)}
     plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, activations, rules.given)
     for unit in integer:
-        _constants(unit, plan, rules, activations)
+        _constants(unit, plan, ranges, rules, activations)
     return QuantPlan(plan, rules.float_nodes)
 
 
@@ -116,7 +118,7 @@ def _merged(groups: Groups, hulls: dict[str, Range], pinned: dict[str, QParams],
     return (low, high) if high - low <= WIDEST_MERGE * narrowest else NOTHING
 
 
-def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -> None:
+def _constants(unit: Unit, plan: dict[str, QParams], ranges: Mapping[str, Range], rules: Rules, dtype: str) -> None:
     """Quantize the constants of a unit whose result is in the plan."""
     node, quant = unit.node, OPS[unit.node.op_type].quant
     out = plan.get(str(unit.outputs[0].name))
@@ -126,7 +128,8 @@ def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -
         array = constant(value)
         if array is not None:
             shared = quant.scale is Scale.SHARED
-            found = rules.given.get(str(value.name)) or numerics.affine(float(array.min()), float(array.max()), dtype)
+            low, high = ranges.get(str(value.name), (float(array.min()), float(array.max())))
+            found = rules.given.get(str(value.name)) or numerics.affine(low, high, dtype)
             plan[str(value.name)] = out if shared else found
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
     weight, bias = constant_weight(unit), unit.bias_value

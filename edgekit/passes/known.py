@@ -30,7 +30,8 @@ def unknown_ops(graph: ir.Graph, rewritten: frozenset[str] = frozenset()) -> lis
 
 
 def _said(node: ir.Node) -> str:
-    return f"node {node.name}: op {node.domain + '.' if node.domain else ''}{node.op_type} is not supported"
+    equation = f" of {node.attributes['equation'].value}" if "equation" in node.attributes else ""
+    return f"node {node.name}: op {node.domain + '.' if node.domain else ''}{node.op_type}{equation} is not supported"
 
 
 def refuse_unknown(model: ir.Model) -> bool:

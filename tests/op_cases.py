@@ -130,6 +130,7 @@ def conv(
 
 transposed = partial(conv, op="ConvTranspose")
 LINE = (1, C, 12)
+DEEP = (1, 3, 5, 6, 4)
 WINDOWS = [
     conv("1x1", (1, 1)),
     conv("same", (3, 3), pads=[1, 1, 1, 1]),
@@ -178,6 +179,24 @@ WINDOWS = [
     Case("GlobalAveragePool", lambda g, x: g.node("GlobalAveragePool", x)),
     Case("GlobalMaxPool", lambda g, x: g.node("GlobalMaxPool", x)),
     Case("GlobalAveragePool", lambda g, x: g.node("GlobalAveragePool", x), "1d", LINE),
+    Case("GlobalMaxPool", lambda g, x: g.node("GlobalMaxPool", x), "3d", DEEP, snr=30),
+    conv("3d", (3, 3, 2), shape=DEEP, pads=[1, 1, 0, 1, 1, 1]),
+    conv("3d-stride", (3, 3, 3), shape=DEEP, pads=[1] * 6, strides=[2, 2, 2]),
+    conv("3d-dilated", (2, 2, 2), shape=DEEP, dilations=[3, 2, 1]),
+    conv("3d-flat", (1, 3, 3), shape=DEEP, auto_pad="SAME_UPPER"),
+    Case("Conv", lambda g, x: g.node("Relu", g.conv(x, DEEP[1], 6, (3, 1, 1), strides=[3, 1, 1])), "3d-relu", DEEP),
+    unary("MaxPool", "3d", kernel_shape=[2, 3, 2], strides=[2, 2, 1], pads=[1, 1, 0, 0, 1, 1])(shape=DEEP),
+    unary("MaxPool", "3d-same", kernel_shape=[3, 2, 2], strides=[2, 2, 2], auto_pad="SAME_LOWER")(shape=DEEP),
+    unary("AveragePool", "3d", kernel_shape=[2, 2, 2], strides=[2, 2, 2])(shape=DEEP, snr=30),
+    unary("AveragePool", "3d-padded", kernel_shape=[3, 3, 3], pads=[1] * 6)(shape=DEEP, snr=29),
+    unary("AveragePool", "3d-depth", kernel_shape=[3, 1, 1], pads=[1, 0, 0, 1, 0, 0], count_include_pad=1)(
+        shape=DEEP, snr=32
+    ),
+    Case("Conv", lambda g, x: g.node("LRN", x, size=3, alpha=0.9, beta=0.75, bias=1.5), "lrn"),
+    Case("Conv", lambda g, x: g.node("LpPool", x, kernel_shape=[2, 2], strides=[2, 2]), "lp-pool", snr=30),
+    Case("Conv", lambda g, x: g.node("LpPool", x, kernel_shape=[3, 3], p=3, pads=[1] * 4), "lp-pool-3", snr=24),
+    Case("Conv", lambda g, x: g.node("LpPool", x, kernel_shape=[3, 3], p=1, strides=[2, 2], ceil_mode=1), "lp-pool-1"),
+    Case("ReduceSum", lambda g, x: g.node("GlobalLpPool", x), "lp-pool", snr=28),
 ]
 PRODUCTS = [
     Case("Gemm", lambda g, x: g.node("Gemm", x, g.weights(5, 16), g.uniform(-1, 1, 5), transB=1), shape=(1, 16)),
@@ -258,11 +277,11 @@ SHAPES = [
 ]
 
 
-def resize(label: str, factor: float, **attrs: Any) -> Case:
+def resize(label: str, factor: float, steps: float = 1.0, snr: float = 35.0, **attrs: Any) -> Case:
     def build(g: Builder, x: str) -> str:
         return g.node("Resize", x, "", g.const([1.0, 1.0, factor, factor]), **attrs)
 
-    return Case("Resize", build, label)
+    return Case("Resize", build, label, steps=steps, snr=snr)
 
 
 RESIZES = [
@@ -270,8 +289,9 @@ RESIZES = [
     resize("linear", 2, mode="linear", coordinate_transformation_mode="half_pixel"),
     resize("linear-corners", 2, mode="linear", coordinate_transformation_mode="align_corners"),
     resize("linear-fraction", 1.3, mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
-    resize("linear-down", 0.5, mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
-    resize("cubic", 2, mode="cubic", coordinate_transformation_mode="pytorch_half_pixel"),
+    resize("linear-down", 0.5, 2, 32, mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
+    resize("cubic", 2, 3, mode="cubic", coordinate_transformation_mode="pytorch_half_pixel"),
+    resize("antialias", 0.5, 2, 32, mode="linear", antialias=1, exclude_outside=1),
 ]
 
 

@@ -40,13 +40,7 @@ def test_every_op_has_a_case() -> None:
 
 # By precision: what TFLite cannot express, and what is said.
 REFUSED = {
-    ("int8", "Resize-linear-fraction"): "reads positions that TFLite cannot",
-    ("int8", "Resize-linear-down"): "reads positions that TFLite cannot",
-    ("int8", "Resize-cubic"): "nearest and linear over H and W are supported",
     ("int8", "MatMul-constant-batch"): "a batch of constant matrices on the right",
-    ("float", "Resize-linear-fraction"): "reads positions that TFLite cannot",
-    ("float", "Resize-linear-down"): "reads positions that TFLite cannot",
-    ("float", "Resize-cubic"): "nearest and linear over H and W are supported",
     ("float", "Erf"): "Erf has no float operator in TFLite",
 }
 # Least signal-to-noise ratio, where the case's own is for more than four samples: a step function turns half a step of

@@ -19,6 +19,7 @@ from edgekit.passes import (
     known,
     moves,
     normalisation,
+    pooling,
     shuffle,
 )
 from edgekit.passes.rewrite import Pass, unique_names
@@ -31,10 +32,11 @@ PASSES: tuple[Pass, ...] = (
     attention.plain_masks,
     constants.remove_unused,
     einsum.spell_out_einsum,
+    pooling.spell_out_pools,
     known.refuse_unknown,
     canonical.simplify_powers,
     canonical.divide_by_multiplying,
-    canonical.inverse_roots,
+    canonical.inverse_powers,
     gelu.fuse_gelu,
     canonical.plain_gemm,
     convolution.fold_batch_norm,

@@ -60,19 +60,23 @@ def simplify_powers(model: ir.Model) -> bool:
     return changed
 
 
-def inverse_roots(model: ir.Model) -> bool:
-    """1 / sqrt(x) -> x ** -0.5, which runtimes have as one operator, and int8 as one table."""
+def inverse_powers(model: ir.Model) -> bool:
+    """1 / sqrt(x) -> x ** -0.5 and 1 / x ** p -> x ** -p: one table in int8, and for the root one operator."""
     graph, changed = model.graph, False
     for node in list(graph):
-        root = node.inputs[0].producer() if node.op_type == "Reciprocal" and node.inputs[0] is not None else None
-        if root is None or root.op_type != "Sqrt" or single_reader(root.outputs[0]) is not node:
+        power = node.inputs[0].producer() if node.op_type == "Reciprocal" and node.inputs[0] is not None else None
+        if power is None or power.op_type not in ("Sqrt", "Pow") or single_reader(power.outputs[0]) is not node:
+            continue
+        exponent = np.asarray(0.5, np.float32) if power.op_type == "Sqrt" else constant(power.inputs[1])
+        if exponent is None or exponent.size != 1:
             continue
         out = node.outputs[0]
-        power = add_constant(graph, f"{out.name}/power", np.asarray(-0.5, np.float32))
-        new = make("Pow", [root.inputs[0], power], out, f"{out.name}/inverse")
+        new = make(
+            "Pow", [power.inputs[0], add_constant(graph, f"{out.name}/power", -exponent)], out, f"{out.name}/inverse"
+        )
         graph.insert_after(node, new)
         put_in_place(graph, out, new.outputs[0])
-        drop(graph, node, root)
+        drop(graph, node, power)
         changed = True
     return changed
 

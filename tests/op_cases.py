@@ -159,6 +159,9 @@ WINDOWS = [
     transposed("same", (3, 3), strides=[2, 2], auto_pad="SAME_UPPER"),
     transposed("shape", (3, 3), strides=[2, 2], output_shape=[13, 11]),
     transposed("1d", (4,), shape=LINE, strides=[2], pads=[1, 1]),
+    transposed("1d-output-padding", (5,), shape=LINE, strides=[3], pads=[1, 1], output_padding=[2]),
+    transposed("1d-grouped", (3,), 4, 2, shape=LINE, strides=[2], dilations=[2]),
+    transposed("more-output-padding", (3, 3), strides=[3, 2], pads=[1, 0, 1, 1], output_padding=[2, 1]),
     Case("MaxPool", lambda g, x: g.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])),
     Case(
         "MaxPool", lambda g, x: g.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), "padded"

@@ -145,7 +145,9 @@ def conv_transpose(
     size, out = X.shape[2:], tfl.shape[2:]
     reach = [(n - 1) * s + e for n, s, e in zip(size, stride, extent, strict=True)]
     begin = _cut(auto_pad, pads, output_shape, [r - o for r, o in zip(reach, out, strict=True)], output_padding)
-    weights = tfl.weight(W, lambda a: _square(_dense(a, group, dilation)).transpose(1, 2, 3, 0), 0)
+    more = [max(0, b + o - r) for b, o, r in zip(begin, out, reach, strict=True)]  # output_padding: only the bias there
+    extent, reach = ([n + m for n, m in zip(sizes, more, strict=True)] for sizes in (extent, reach))
+    weights = tfl.weight(W, lambda a: _square(_dense(a, group, dilation, more)).transpose(1, 2, 3, 0), 0)
     channels = weights.shape[0]
     options: dict[str, Any] = {"fused_activation_function": "NONE"}
     options |= dict(zip(("stride_h", "stride_w"), (1, *stride)[-2:], strict=True))
@@ -163,8 +165,7 @@ def conv_transpose(
     elif _is_same(size, out, stride, extent, begin):
         write(list(out), "SAME", tfl.out)
     else:
-        longest = [max(r, b + o) for r, b, o in zip(reach, begin, out, strict=True)]
-        whole = write(longest, "VALID", None)
+        whole = write(reach, "VALID", None)
         tfl.add("SLICE", [whole, np.asarray([0, *begin, 0]), np.asarray(tfl.out.shape)])
 
 
@@ -182,8 +183,11 @@ def _is_same(size: Any, out: Any, stride: Any, extent: list[int], begin: list[in
     return all(o == n * s and e >= s and b == ((n - 1) * s + e - o) // 2 for n, o, s, e, b in rows)
 
 
-def _dense(weights: Array, group: int, dilation: tuple[int, ...]) -> Array:
-    """Kernel (in, out / group, spatial...) as one group without gaps: blocks on the diagonal, zeros in the gaps."""
+def _dense(weights: Array, group: int, dilation: tuple[int, ...], more: list[int]) -> Array:
+    """Kernel (in, out / group, spatial...) as one group without gaps: blocks on the diagonal, zeros in the gaps.
+
+    ``more`` zeros follow at the end of each axis.
+    """
     inputs, outputs, *kernel = weights.shape
     if any(d > 1 for d in dilation):
         spread = np.zeros(
@@ -191,6 +195,7 @@ def _dense(weights: Array, group: int, dilation: tuple[int, ...]) -> Array:
         )
         spread[(slice(None), slice(None), *(slice(None, None, d) for d in dilation))] = weights
         weights = spread
+    weights = np.pad(weights, [(0, 0), (0, 0), *((0, m) for m in more)])
     if group == 1:
         return weights
     dense = np.zeros((inputs, outputs * group, *weights.shape[2:]), weights.dtype)

@@ -94,8 +94,8 @@ SCALES = {
 OPS_NOTE = """\
 Every op that edgekit lowers, as it is declared in `edgekit/ops`. *Since* is the opset whose schema the declaration
 follows; older files are converted. *Scales* says how the op's int8 activations get theirs; *TFLite* which operators it
-becomes. BatchNormalization, Dropout, CastLike, Einsum, LRN, LpPool, GlobalLpPool, pools over three axes, and Attention,
-RMSNormalization, RotaryEmbedding and Swish of newer opsets are written as these before; constants are folded. To add an
+becomes. BatchNormalization, Dropout, CastLike, Einsum, LRN, LpPool, GlobalLpPool, and Attention, RMSNormalization,
+RotaryEmbedding and Swish of newer opsets are written as these before; constants are folded. To add an
 op: [add-an-op.md](add-an-op.md)."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,27 +12,20 @@ from edgekit.graph import attributes, shape_of
 from edgekit.passes.rewrite import add_constant, drop, make, put_in_place
 
 PADDING = ("auto_pad", "pads", "strides", "dilations")
-AXIS = ("kernel_shape", "strides", "dilations", "begin", "end")
 
 
 def spell_out_pools(model: ir.Model) -> bool:
-    """LpPool, GlobalLpPool, LRN and pools over three axes -> known ops. Ensures: none of the first three."""
+    """Ensures: no LpPool, GlobalLpPool or LRN."""
     ways: dict[str, Callable[[_Writer, ir.Node], ir.Value]] = {
         "LpPool": _lp_pool,
         "GlobalLpPool": _global_lp_pool,
         "LRN": _local_response,
-        "MaxPool": _in_two,
-        "AveragePool": _in_two,
     }
     graph, changed = model.graph, False
-    for node in list(graph):
-        deep = node.inputs and node.inputs[0] is not None and len(node.inputs[0].shape or ()) == 5
-        if node.op_type not in ways or ("Lp" not in node.op_type and node.op_type != "LRN" and not deep):
-            continue
-        if len(node.outputs) == 1:
-            put_in_place(graph, node.outputs[0], ways[node.op_type](_Writer(graph, node), node))
-            drop(graph, node)
-            changed = True
+    for node in [n for n in graph if n.op_type in ways]:
+        put_in_place(graph, node.outputs[0], ways[node.op_type](_Writer(graph, node), node))
+        drop(graph, node)
+        changed = True
     return changed
 
 
@@ -58,9 +50,6 @@ class _Writer:
 
     def number(self, value: float) -> ir.Value:
         return self.constant(np.asarray(value, np.float32))
-
-    def reshape(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
-        return self.add("Reshape", [value, self.constant(np.asarray(shape, np.int64))], shape)
 
     def power(self, value: ir.Value, exponent: float) -> ir.Value:
         return value if exponent == 1 else self.add("Pow", [value, self.number(exponent)], shape_of(value))
@@ -110,30 +99,6 @@ def _local_response(w: _Writer, node: ir.Node) -> ir.Value:
     bias = w.constant(np.full(channels, attrs.get("bias", 1.0), np.float32))
     summed = w.add("Conv", [_powers(w, 2), kernel, bias], shape)
     return w.add("Mul", [w.source, w.power(summed, -float(attrs.get("beta", 0.75)))], shape)
-
-
-def _in_two(w: _Writer, node: ir.Node) -> ir.Value:
-    """A pool over depth, height and width: over the last two, depths as channels, then over depth."""
-    attrs, (n, c, *space), out = attributes(node), shape_of(w.source), shape_of(w.out)
-    kept = {name: attrs[name] for name in ("auto_pad", "ceil_mode", "count_include_pad") if name in attrs}
-    still = dict(zip(AXIS, (1, 1, 1, 0, 0), strict=True))
-    each = [dict(zip(AXIS, row, strict=True)) for row in _axes(attrs)]
-
-    def pool(value: ir.Value, shape: Sequence[int], axes: list[dict[str, int]]) -> ir.Value:
-        sizes = {name: [axis[name] for axis in axes] for name in ("kernel_shape", "strides", "dilations")}
-        if set(sizes["dilations"]) == {1}:  # ONNX Runtime's integer AveragePool does not know the word
-            del sizes["dilations"]
-        if kept.get("auto_pad", "NOTSET") == "NOTSET":
-            sizes["pads"] = [axis["begin"] for axis in axes] + [axis["end"] for axis in axes]
-        return w.add(node.op_type, [value], shape, **sizes, **kept)
-
-    value, (depth, *flat) = w.source, out[2:]
-    if each[1:] != [still, still]:
-        value = pool(w.reshape(value, [n, c * space[0], *space[1:]]), [n, c * space[0], *flat], each[1:])
-    if each[0] != still:
-        value = w.reshape(value, [n, c, space[0], math.prod(flat)])
-        value = pool(value, [n, c, depth, math.prod(flat)], [each[0], still])
-    return w.reshape(value, out)
 
 
 def _axes(attrs: dict[str, Any]) -> list[tuple[int, ...]]:

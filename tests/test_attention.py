@@ -10,9 +10,16 @@ import onnx_ir as ir
 import pytest
 from small_graphs import Builder, floating, quantized
 
+from edgekit.emitters import tflite
 from edgekit.passes import prepare
 from edgekit.passes.attention import HIDDEN
+from edgekit.progress import SilentProgress
+from edgekit.quant.calibrate import observe, ranges_of
 from edgekit.quant.masks import without_masks
+from edgekit.quant.ranges import Method
+from edgekit.quant.solve import solve
+from edgekit.samples import Sample
+from edgekit.verify import fidelity
 
 N, WIDTH = 12, 16
 SHOWN = np.tril(np.ones((N, N), bool))
@@ -71,6 +78,16 @@ def test_a_mask_costs_next_to_no_accuracy(name: str) -> None:
     found, best = quantized(masked, samples), quantized(open_, plain.samples(8))
     assert min(found.snr("onnx"), found.snr("tflite")) > best.snr("tflite") - 4 > 28
     assert {"SELECT", "SELECT_V2"}.isdisjoint(found.codes)
+
+
+def test_fidelity_does_not_ask_how_far_a_score_is_hidden() -> None:
+    g = Builder()
+    model = prepare(g.model(attention(g, MASKS["constant"])))
+    samples = [Sample(sample) for sample in g.samples(8)]
+    ranges = ranges_of(observe(model, samples, Method("minmax"), SilentProgress(), 8), Method("minmax"))
+    data = tflite.emit(model, solve(model, ranges)).data
+    rows = fidelity(model, data, samples, SilentProgress()).tensors
+    assert min(row.snr_db for row in rows) > 25
 
 
 def test_a_guard_against_nan_is_gone() -> None:

@@ -9,7 +9,7 @@ the range may end. With scores in [low, high] and a mask that shows something in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -24,11 +24,8 @@ def without_masks(graph: ir.Graph, ranges: Mapping[str, Range], dtype: str) -> d
     """The ranges, those of masks and masked scores cut where a Softmax sees no difference; of constant masks too."""
     found, cut = dict(ranges), dict[str, Range]()
     levels = LIMITS[dtype][1] - LIMITS[dtype][0] + 1
-    for node in graph:
-        out = node.inputs[0] if node.op_type == "Softmax" else None
-        add = out.producer() if out is not None else None
-        if out is None or add is None or add.op_type != "Add" or not _only_for(out, "Softmax"):
-            continue
+    for node, add in _sums(graph):
+        out = add.outputs[0]
         rank = len(shape_of(out))
         axis = int(attributes(node).get("axis", -1)) % rank - rank
         depth = math.log(2 * levels * shape_of(out)[axis])
@@ -45,6 +42,20 @@ def without_masks(graph: ir.Graph, ranges: Mapping[str, Range], dtype: str) -> d
                 before = cut.get(str(mask.name), (0.0, 0.0))
                 cut[str(mask.name)] = (min(before[0], shown[0] - room), max(before[1], shown[1]))
     return found | cut
+
+
+def masked(graph: ir.Graph) -> set[str]:
+    """The names of sums that only a Softmax reads, and of what they add: below ``SURE`` is hidden, no matter how far."""
+    return {str(value.name) for _, add in _sums(graph) for value in (*add.inputs, *add.outputs) if value is not None}
+
+
+def _sums(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node]]:
+    """Each Softmax that reads a sum which is for nothing else, and the Add."""
+    for node in graph:
+        out = node.inputs[0] if node.op_type == "Softmax" else None
+        add = out.producer() if out is not None else None
+        if out is not None and add is not None and add.op_type == "Add" and _only_for(out, "Softmax"):
+            yield node, add
 
 
 def _only_for(value: ir.Value, op_type: str) -> bool:

@@ -45,7 +45,7 @@ def without_masks(graph: ir.Graph, ranges: Mapping[str, Range], dtype: str) -> d
 
 
 def masked(graph: ir.Graph) -> set[str]:
-    """The names of sums that only a Softmax reads, and of what they add: below ``SURE`` is hidden, no matter how far."""
+    """The names of sums that only a Softmax reads, and of what they add: below ``SURE`` is hidden, however far."""
     return {str(value.name) for _, add in _sums(graph) for value in (*add.inputs, *add.outputs) if value is not None}
 
 

@@ -94,9 +94,10 @@ SCALES = {
 OPS_NOTE = """\
 Every op that edgekit lowers, as it is declared in `edgekit/ops`. *Since* is the opset whose schema the declaration
 follows; older files are converted. *Scales* says how the op's int8 activations get theirs; *TFLite* which operators it
-becomes. BatchNormalization, Dropout, CastLike, Trilu, ReduceL1, ReduceL2, ReduceSumSquare, ReduceLogSum and
-ReduceLogSumExp are done away with by the passes before, and so is what depends on shapes or constants alone (Range,
-Shape, Size, ConstantOfShape, If). To add an op: [add-an-op.md](add-an-op.md)."""
+becomes. BatchNormalization, Dropout, CastLike, Einsum, LRN, LpPool, GlobalLpPool, Trilu, ReduceL1, ReduceL2,
+ReduceSumSquare, ReduceLogSum, ReduceLogSumExp, and Attention, RMSNormalization, RotaryEmbedding and Swish of newer
+opsets are written as these before, and what depends on shapes or constants alone is folded (Range, Shape, Size,
+ConstantOfShape, If). To add an op: [add-an-op.md](add-an-op.md)."""
 
 
 def ops() -> str:

@@ -24,6 +24,7 @@ from edgekit.named import ForeignCode, load_named
 from edgekit.passes import prepare
 from edgekit.progress import Progress
 from edgekit.quant import numerics
+from edgekit.quant.masks import SURE, masked
 from edgekit.quant.plan import QParams
 from edgekit.reference import Reference
 from edgekit.report.model import Evaluation, Fidelity, Parity, TensorFidelity
@@ -142,7 +143,7 @@ def fidelity(
     reference, candidate = FloatModel(prepared, inner=True), ArtifactModel(data, prepared)
     outputs: dict[str, _Noise] = {}
     inner: dict[str, _Noise] = {}
-    count = 0
+    count, hiding = 0, masked(prepared.graph)
     with progress.task("verify", limit) as step:
         for sample in _first(samples, limit):
             wanted, got = reference.outputs(sample.inputs), candidate.outputs(sample.inputs)
@@ -151,6 +152,8 @@ def fidelity(
             for name, value in candidate.tensors().items():
                 known = reference.tensors.get(name)
                 if known is not None and known.shape == value.shape:
+                    if name in hiding:
+                        known, value = known[known > SURE], value[known > SURE]
                     sums = inner.setdefault(name, _Noise())
                     sums.add(known, value)
                     sums.limits(value, candidate.file.quant.get(name))

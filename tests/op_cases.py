@@ -143,6 +143,7 @@ def conv(
 
 transposed = partial(conv, op="ConvTranspose")
 LINE = (1, C, 12)
+DEEP = (1, 3, 5, 6, 4)
 WINDOWS = [
     conv("1x1", (1, 1)),
     conv("same", (3, 3), pads=[1, 1, 1, 1]),
@@ -171,6 +172,9 @@ WINDOWS = [
     transposed("same", (3, 3), strides=[2, 2], auto_pad="SAME_UPPER"),
     transposed("shape", (3, 3), strides=[2, 2], output_shape=[13, 11]),
     transposed("1d", (4,), shape=LINE, strides=[2], pads=[1, 1]),
+    transposed("1d-output-padding", (5,), shape=LINE, strides=[3], pads=[1, 1], output_padding=[2]),
+    transposed("1d-grouped", (3,), 4, 2, shape=LINE, strides=[2], dilations=[2]),
+    transposed("more-output-padding", (3, 3), strides=[3, 2], pads=[1, 0, 1, 1], output_padding=[2, 1]),
     Case("MaxPool", lambda g, x: g.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])),
     Case(
         "MaxPool", lambda g, x: g.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), "padded"
@@ -191,6 +195,24 @@ WINDOWS = [
     Case("GlobalAveragePool", lambda g, x: g.node("GlobalAveragePool", x)),
     Case("GlobalMaxPool", lambda g, x: g.node("GlobalMaxPool", x)),
     Case("GlobalAveragePool", lambda g, x: g.node("GlobalAveragePool", x), "1d", LINE),
+    Case("GlobalMaxPool", lambda g, x: g.node("GlobalMaxPool", x), "3d", DEEP, snr=30),
+    conv("3d", (3, 3, 2), shape=DEEP, pads=[1, 1, 0, 1, 1, 1]),
+    conv("3d-stride", (3, 3, 3), shape=DEEP, pads=[1] * 6, strides=[2, 2, 2]),
+    conv("3d-dilated", (2, 2, 2), shape=DEEP, dilations=[3, 2, 1]),
+    conv("3d-flat", (1, 3, 3), shape=DEEP, auto_pad="SAME_UPPER"),
+    Case("Conv", lambda g, x: g.node("Relu", g.conv(x, DEEP[1], 6, (3, 1, 1), strides=[3, 1, 1])), "3d-relu", DEEP),
+    unary("MaxPool", "3d", kernel_shape=[2, 3, 2], strides=[2, 2, 1], pads=[1, 1, 0, 0, 1, 1])(shape=DEEP),
+    unary("MaxPool", "3d-same", kernel_shape=[3, 2, 2], strides=[2, 2, 2], auto_pad="SAME_LOWER")(shape=DEEP),
+    unary("AveragePool", "3d", kernel_shape=[2, 2, 2], strides=[2, 2, 2])(shape=DEEP, snr=30),
+    unary("AveragePool", "3d-padded", kernel_shape=[3, 3, 3], pads=[1] * 6)(shape=DEEP, snr=29),
+    unary("AveragePool", "3d-depth", kernel_shape=[3, 1, 1], pads=[1, 0, 0, 1, 0, 0], count_include_pad=1)(
+        shape=DEEP, snr=32
+    ),
+    Case("Conv", lambda g, x: g.node("LRN", x, size=3, alpha=0.9, beta=0.75, bias=1.5), "lrn"),
+    Case("Conv", lambda g, x: g.node("LpPool", x, kernel_shape=[2, 2], strides=[2, 2]), "lp-pool", snr=30),
+    Case("Conv", lambda g, x: g.node("LpPool", x, kernel_shape=[3, 3], p=3, pads=[1] * 4), "lp-pool-3", snr=24),
+    Case("Conv", lambda g, x: g.node("LpPool", x, kernel_shape=[3, 3], p=1, strides=[2, 2], ceil_mode=1), "lp-pool-1"),
+    Case("ReduceSum", lambda g, x: g.node("GlobalLpPool", x), "lp-pool", snr=28),
 ]
 PRODUCTS = [
     Case("Gemm", lambda g, x: g.node("Gemm", x, g.weights(5, 16), g.uniform(-1, 1, 5), transB=1), shape=(1, 16)),
@@ -284,11 +306,11 @@ SHAPES = [
 ]
 
 
-def resize(label: str, factor: float, **attrs: Any) -> Case:
+def resize(label: str, factor: float, steps: float = 1.0, snr: float = 35.0, **attrs: Any) -> Case:
     def build(g: Builder, x: str) -> str:
         return g.node("Resize", x, "", g.const([1.0, 1.0, factor, factor]), **attrs)
 
-    return Case("Resize", build, label)
+    return Case("Resize", build, label, steps=steps, snr=snr)
 
 
 RESIZES = [
@@ -296,8 +318,9 @@ RESIZES = [
     resize("linear", 2, mode="linear", coordinate_transformation_mode="half_pixel"),
     resize("linear-corners", 2, mode="linear", coordinate_transformation_mode="align_corners"),
     resize("linear-fraction", 1.3, mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
-    resize("linear-down", 0.5, mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
-    resize("cubic", 2, mode="cubic", coordinate_transformation_mode="pytorch_half_pixel"),
+    resize("linear-down", 0.5, 2, 32, mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
+    resize("cubic", 2, 3, mode="cubic", coordinate_transformation_mode="pytorch_half_pixel"),
+    resize("antialias", 0.5, 2, 32, mode="linear", antialias=1, exclude_outside=1),
 ]
 
 
@@ -438,4 +461,48 @@ POSITIONS = [
     Case("ArgMin", lambda g, x: g.node("ArgMin", x, axis=1), steps=0, snr=20, transposes=None),
     reduction("ReduceProd", "row", [3]),
 ]
-CASES = [*ACTIVATIONS, *ARITHMETIC, *WINDOWS, *PRODUCTS, *SHAPES, *RESIZES, *REDUCTIONS, *LOGIC, *POSITIONS]
+
+
+def norm(op: str, label: str = "", groups: int = 0, shape: tuple[int, ...] = (1, C, H, W), bias: float = 0.5) -> Case:
+    """A normalisation of a convolution's channels, each with its own spread; computed on real numbers in int8 too."""
+
+    def build(g: Builder, x: str) -> str:
+        channels = g.conv(x, C, C, (1,) * (len(shape) - 2))
+        spread = g.node("Mul", channels, g.uniform(0.05, 4, C, *[1] * (len(shape) - 2)))
+        more = {"num_groups": groups} if groups else {}
+        return g.node(op, spread, g.uniform(0.5, 1.5, C), g.uniform(-bias, bias, C), **more)
+
+    return Case(op, build, label, shape, snr=28)
+
+
+def rms(g: Builder, x: str) -> str:
+    """RMSNormalization as torch spells it out."""
+    mean = g.node("ReduceMean", g.node("Pow", x, g.const(2.0)), g.const([-1]))
+    inverse = g.node("Reciprocal", g.node("Sqrt", g.node("Add", mean, g.const(1e-6))))
+    return g.node("Mul", g.node("Mul", x, inverse), g.uniform(0.5, 1.5, 16))
+
+
+def group_norm(g: Builder, x: str) -> str:
+    """GroupNormalization as exports before opset 21 spell it out."""
+    flat = g.node("Reshape", x, g.const([0, 4, -1]))
+    plain = g.node("InstanceNormalization", flat, g.const(np.ones(4, np.float32)), g.const(np.zeros(4, np.float32)))
+    back = g.node("Reshape", plain, g.const([1, C, H, W]))
+    return g.node("Add", g.node("Mul", back, g.uniform(0.5, 1.5, C, 1, 1)), g.uniform(-1, 1, C, 1, 1))
+
+
+NORMS = [
+    norm("InstanceNormalization"),
+    norm("InstanceNormalization", "plain", bias=0.0),
+    norm("InstanceNormalization", "1d", shape=LINE),
+    norm("GroupNormalization", groups=4),
+    norm("GroupNormalization", "one", groups=1),
+    norm("GroupNormalization", "1d", groups=2, shape=LINE),
+    Case("GroupNormalization", group_norm, "spelled-out"),
+    Case(
+        "MeanVarianceNormalization", lambda g, x: g.node("MeanVarianceNormalization", g.conv(x, C, C), axes=[0, 2, 3])
+    ),
+    Case("MeanVarianceNormalization", lambda g, x: g.node("MeanVarianceNormalization", x, axes=[1]), "channels"),
+    Case("LayerNormalization", lambda g, x: g.node("LayerNormalization", x, g.uniform(0.5, 1.5, 16)), "", (1, 7, 16)),
+    Case("Pow", rms, "rms-norm", (1, 7, 16)),
+]
+CASES = [*NORMS, *ACTIVATIONS, *ARITHMETIC, *WINDOWS, *PRODUCTS, *SHAPES, *RESIZES, *REDUCTIONS, *LOGIC, *POSITIONS]

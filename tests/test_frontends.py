@@ -94,8 +94,25 @@ def test_opset_from_the_future(tmp_path: Path) -> None:
 
 
 def test_newer_form_of_an_op_that_the_opset_lacks(tmp_path: Path) -> None:
-    path = save(tmp_path / "new.onnx", [node("Swish", ["x"], ["y"])], (X, Y), opset=24)
-    assert said(path).endswith(f"opset 24 has Swish in a form that opset {OPSET} lacks")
+    axis = const("axis", 1)
+    path = save(tmp_path / "new.onnx", [node("CumProd", ["x", "axis"], ["y"])], (X, Y), [axis], opset=26)
+    assert said(path).endswith(f"opset 26 has CumProd in a form that opset {OPSET} lacks")
+
+
+NEWER: dict[str, tuple[int, list[str], dict[str, Any]]] = {
+    "Attention": (23, ["q", "k", "v"], {"is_causal": 1}),
+    "RMSNormalization": (23, ["q", "s"], {"epsilon": 1e-6}),
+    "Swish": (24, ["q"], {}),
+}
+
+
+@pytest.mark.parametrize("op", NEWER)
+def test_newer_ops_that_others_define_are_written_as_those(tmp_path: Path, op: str) -> None:
+    opset, inputs, given = NEWER[op]
+    fed = [port(name, [1, 2, 6, 8]) for name in inputs if name != "s"]
+    ports = (fed, [port("y", [1, 2, 6, 8])])
+    path = save(tmp_path / "new.onnx", [node(op, inputs, ["y"], **given)], ports, [weights("s", 8)], opset=opset)
+    right(both(path))
 
 
 def test_initializers_listed_as_inputs(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,16 @@ import onnx
 import onnx_ir as ir
 import pytest
 from op_cases import CASES, Case
-from small_graphs import Array, Builder, floating, quantized
+from small_graphs import Array, Builder, floating, quantized, runner
 
+from edgekit.emitters import onnx_qdq, tflite
 from edgekit.errors import UnsupportedError
 from edgekit.graph import OPSET
 from edgekit.ops import OPS
+from edgekit.passes import prepare
+from edgekit.quant.precision import plan_for
+from edgekit.quant.solve import Rules
+from edgekit.reference import Reference
 
 
 @pytest.mark.parametrize("name", sorted(OPS))
@@ -32,26 +38,19 @@ def test_signature_is_the_schema(name: str) -> None:
         if value.name and default is not None:
             wanted = onnx.helper.get_attribute_value(value)
             if isinstance(wanted, list):
-                wanted = tuple(item.decode() for item in wanted)
+                wanted = tuple(item.decode() if isinstance(item, bytes) else item for item in wanted)
             assert default == (wanted.decode() if isinstance(wanted, bytes) else pytest.approx(wanted))
 
 
 def test_every_op_has_a_case() -> None:
-    # LayerNormalization never computes in integers; tests/test_onnx_nodes.py has it in float. Recurrent layers take a
-    # form before they are written: tests/test_recurrent.py.
-    assert {case.op for case in CASES} == set(OPS) - {"LayerNormalization", "LSTM", "GRU", "RNN", "Scan"}
+    # Recurrent layers take a form before they are written: tests/test_recurrent.py.
+    assert {case.op for case in CASES} == set(OPS) - {"LSTM", "GRU", "RNN", "Scan"}
 
 
 # By precision: what TFLite cannot express, and what is said.
 REFUSED = {
-    ("int8", "Resize-linear-fraction"): "reads positions that TFLite cannot",
-    ("int8", "Resize-linear-down"): "reads positions that TFLite cannot",
-    ("int8", "Resize-cubic"): "nearest and linear over H and W are supported",
     ("int8", "MatMul-constant-batch"): "a batch of constant matrices on the right",
     ("int8", "ReduceProd-row"): "a product of integers with a scale has no sound kernel",
-    ("float", "Resize-linear-fraction"): "reads positions that TFLite cannot",
-    ("float", "Resize-linear-down"): "reads positions that TFLite cannot",
-    ("float", "Resize-cubic"): "nearest and linear over H and W are supported",
     **{
         ("float", op): f"{op} has no float operator in TFLite"
         for op in ("Acos", "Acosh", "Asin", "Asinh", "Atanh", "Cosh", "Erf", "Sinh")
@@ -100,6 +99,27 @@ def test_float(case: Case) -> None:
     for which in (found.onnx, found.tflite):
         for wanted, got in zip(found.wanted, which, strict=True):
             np.testing.assert_allclose(got[0], wanted[0], rtol=1e-3, atol=1e-4)
+
+
+WEIGHTED: dict[str, tuple[tuple[int, ...], Callable[[Builder, str], str]]] = {
+    "conv-3d": ((1, 8, 5, 6, 6), lambda g, x: g.conv(x, 8, 32, (3, 3, 3), pads=[1] * 6)),
+    "einsum": ((1, 7, 64), lambda g, x: g.node("Einsum", x, g.weights(64, 4, 16, scale=0.1), equation="bqd,dhe->bhqe")),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weights_alone_in_int8(name: str) -> None:
+    shape, build = WEIGHTED[name]
+    g = Builder()
+    model = g.model(build(g, g.input(*shape)))
+    prepared, reference = prepare(model), Reference(model)
+    plan = plan_for(prepared, "dynamic-int8", {}, Rules())
+    assert len(plan.tensors) == 1
+    for artifact in (onnx_qdq.emit(prepared, plan), tflite.emit(prepared, plan)):
+        run = runner(artifact)
+        for sample in g.samples():
+            (wanted,), (got,) = reference.run(sample).values(), run(sample)
+            assert np.abs(got - wanted).max() < 0.03 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from edgekit.runtimes import Session, open_session
 
 Shapes = Mapping[str, Sequence[int]]
 OLDEST = 11
-# What may read infinite constants before the passes look: together, a mask of attention.
-MASKS = frozenset({"Add", "Cast", "CastLike", "Expand", "Where"})
 ONNX = ("", "ai.onnx")
+# Ops of which onnx infers no shape (or stops), and one that gives the same shape and type.
+SAME_SHAPE = {"GroupNormalization": "InstanceNormalization", "MeanVarianceNormalization": "Identity"}
 
 
 def load(path: Path, shapes: Shapes | None = None) -> Loaded:
@@ -150,8 +150,27 @@ def _at_opset(proto: onnx.ModelProto, source: str) -> onnx.ModelProto:
             said = f"model {source}: opset {version} cannot be converted to {OPSET}"
             raise ModelError(f"{said}: {_line(error)}") from error
     if version > OPSET:
+        proto = _spelled_out(proto, version)
         _lower_opset(proto, version, source)
     return proto
+
+
+def _spelled_out(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """Ops that OPSET lacks and ONNX defines by others (Attention, RMSNormalization, ...) written as those."""
+    newer = {node.op_type for node in proto.graph.node if node.domain in ONNX and not _known_form(node, version)}
+    schemas: dict[str, Any] = {name: onnx.defs.get_schema(name, version) for name in sorted(newer)}
+    defined = [("", n) for n, s in schemas.items() if s.has_function or s.has_context_dependent_function]
+    if not defined:
+        return proto
+    for node in proto.graph.node:
+        said = {a.name for a in node.attribute}
+        rest = schemas[node.op_type].attributes.items() if ("", node.op_type) in defined else ()
+        node.attribute.extend(a.default_value for name, a in rest if a.default_value.name and name not in said)
+    held = [onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in proto.graph.initializer]
+    proto = onnx.shape_inference.infer_shapes(proto)
+    absent = onnx.helper.make_tensor_value_info("", onnx.TensorProto.UNDEFINED, None)
+    proto.graph.value_info.extend([*held, absent])  # the inliner wants the type of everything
+    return onnx.inliner.inline_selected_functions(proto, defined, inline_schema_functions=True)
 
 
 def _lower_opset(proto: onnx.ModelProto, version: int, source: str) -> None:
@@ -159,24 +178,23 @@ def _lower_opset(proto: onnx.ModelProto, version: int, source: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     if version > newest:
         raise ModelError(f"model {source}: opset {version} is newer than this onnx knows ({newest}); update onnx")
-    changed = set()
-    for node in proto.graph.node:
-        if node.domain in ("", "ai.onnx") and not _known_form(node, version):
-            changed.add(node.op_type)
+    changed = {node.op_type for node in proto.graph.node if node.domain in ONNX and not _known_form(node, version)}
     if changed:
         names = ", ".join(sorted(changed))
         raise ModelError(f"model {source}: opset {version} has {names} in a form that opset {OPSET} lacks")
     for entry in proto.opset_import:
-        if entry.domain in ("", "ai.onnx"):
+        if entry.domain in ONNX:
             entry.version = OPSET
 
 
 def _known_form(node: onnx.NodeProto, version: int) -> bool:
     """Whether OPSET has the op, and all that the node says of it."""
-    if not (onnx.defs.has(node.op_type) and onnx.defs.get_schema(node.op_type).since_version <= version):
+    try:
+        there = onnx.defs.get_schema(node.op_type, version)
+    except onnx.defs.SchemaError:
         return True
     try:
-        here, there = onnx.defs.get_schema(node.op_type, OPSET), onnx.defs.get_schema(node.op_type, version)
+        here = onnx.defs.get_schema(node.op_type, OPSET)
     except onnx.defs.SchemaError:
         return False
     same_names = all(a.name == b.name for a, b in zip(here.inputs, there.inputs, strict=False))
@@ -199,7 +217,7 @@ def finish(model: ir.Model, source: str, shapes: Shapes | None) -> ir.Model:
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.NameFixPass()(model)
     try:
-        refuse_unsound(model, MASKS)
+        refuse_unsound(model, masks=True)
     except ModelError as error:
         raise ModelError(f"model {source}: {error}") from None
     model.metadata_props.clear()
@@ -265,10 +283,16 @@ def shape_text(shape: ir.Shape) -> str:
 
 def infer_shapes(model: ir.Model, source: str = "model") -> ir.Model:
     """Fill in shapes and element types. Raises ModelError when they contradict each other."""
+    replaced = [(node, node.op_type) for node in model.graph if node.op_type in SAME_SHAPE]
+    for node, op_type in replaced:
+        node.op_type = SAME_SHAPE[op_type]
     try:
         return common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model).model
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"model {source}: shapes do not fit: {_line(error)}") from error
+    finally:
+        for node, op_type in replaced:
+            node.op_type = op_type
 
 
 def _line(error: BaseException) -> str:

@@ -53,7 +53,10 @@ _variadic("Min", "MINIMUM")
 
 @op("Pow", since=15, layout=Layout.ANY, quant=Quant(inputs=(0,)), types=("float32", "int32"))
 def power(tfl: Tfl, X: Operand, Y: Operand) -> None:
-    """POW; in int8 a table, for one constant exponent. The passes know x^2, x^0.5, x and 1/x by simpler names."""
+    """POW, or RSQRT; in int8 a table, for one constant exponent. The passes give x^2, x^0.5 and 1/x simpler names."""
+    if not tfl.quantized and X.dtype == "float32" and Y.array is not None and Y.array.size == 1 and Y.array == -0.5:
+        tfl.add("RSQRT", [X])
+        return
     if tfl.quantized:
         exponents = [] if Y.array is None or X.array is not None else Y.array.reshape(-1).tolist()
         if len(exponents) != 1:

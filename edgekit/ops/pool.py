@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,33 +11,59 @@ from edgekit.ops.context import Operand, Tfl
 from edgekit.ops.declare import Layout, Quant, Scale, op, unsupported
 from edgekit.ops.window import Window, surround, two_dimensional, window
 
+One = Callable[[Any, Window, tuple[int, ...], Any, str], Any]
 SHARED = Quant(scale=Scale.SHARED, inputs=(0,))
 
 
-def _pool(tfl: Tfl, code: str, source: Any, w: Window, padding: str, output: Any = None) -> Any:
-    target = output if output is not None else tfl.out
-    flat = len(target.shape) == 3
-    shape = (target.shape[0], 1, *target.shape[1:]) if flat else target.shape
+def _pool(tfl: Tfl, code: str, source: Any, w: Window, padding: str, output: Any, activation: str) -> Any:
+    flat = len(output.shape) == 3
+    shape = (output.shape[0], 1, *output.shape[1:]) if flat else output.shape
     result = tfl.add(
         code,
         [source],
-        tfl.temp(shape, target) if flat else target,
+        tfl.temp(shape, output) if flat else output,
         padding=padding,
         stride_h=w.stride[0],
         stride_w=w.stride[1],
         filter_height=w.kernel[0],
         filter_width=w.kernel[1],
-        fused_activation_function=tfl.activation,
+        fused_activation_function=activation,
     )
-    return tfl.reshape(result, target.shape, target) if flat else result
+    return tfl.reshape(result, output.shape, output) if flat else result
 
 
-def _window(tfl: Tfl, X: Operand, kernel: tuple[int, ...] | None, attrs: dict[str, Any]) -> tuple[Any, Window]:
+def _windows(tfl: Tfl, X: Operand, kernel: tuple[int, ...] | None, attrs: dict[str, Any], one: One) -> None:
+    """Pool with ``one``, once; over three axes twice, first over height and width, then over depth."""
     if any(int(d) != 1 for d in attrs.get("dilations") or ()):
         unsupported("dilated pooling has no TFLite operator")
-    if kernel is None or len(kernel) > 2:
-        unsupported(f"pooling over {len(kernel or ())} axes; 1 and 2 are supported")
-    return two_dimensional(tfl, X, window(tfl, X, tuple(kernel), attrs))
+    if kernel is None or len(kernel) > 3:
+        unsupported(f"pooling over {len(kernel or ())} axes; 1 to 3 are supported")
+    w = window(tfl, X, tuple(kernel), attrs)
+    pads = attrs.get("pads") or (0,) * 2 * len(kernel)
+    end = tuple(map(int, pads[len(kernel) :])) if attrs["auto_pad"] == "NOTSET" else w.end
+    if len(kernel) < 3:
+        source, w = two_dimensional(tfl, X, w)
+        one(source, w, (0,) * (2 - len(end)) + end, tfl.out, tfl.activation)
+        return
+    n, depth, *image, channels = tfl.tensor(X).shape
+    flat = Window(*(axes[1:] for axes in (w.size, w.out, w.kernel, w.stride, w.dilation, w.begin)))
+    area = flat.out[0] * flat.out[1]
+    deep = Window((depth, area), (w.out[0], area), (w.kernel[0], 1), (w.stride[0], 1), (1, 1), (w.begin[0], 0))
+    value: Any = X
+    last = _still(deep) and not _still(flat)
+    if not _still(flat):
+        value = tfl.temp((n * depth, *flat.out, channels), X)
+        images = tfl.reshape(X, (n * depth, *image, channels))
+        value = one(images, flat, end[1:], value, tfl.activation if last else "NONE")
+    if not last:
+        lines = tfl.reshape(value, (n, depth, area, channels))
+        value = one(lines, deep, (end[0], 0), tfl.temp((n, w.out[0], area, channels), tfl.out), tfl.activation)
+    tfl.reshape(value, tfl.out.shape, tfl.out)
+
+
+def _still(w: Window) -> bool:
+    """Whether each window is one element, and all are there."""
+    return set(w.kernel) == set(w.stride) == {1} and not any(w.begin) and not any(w.end)
 
 
 @op("MaxPool", since=12, layout=Layout.NHWC, quant=SHARED, fuses=True)
@@ -56,9 +83,12 @@ def max_pool(
     if len(tfl.outs) > 1:
         unsupported("the second output (indices) has no TFLite operator")
     attrs = {"auto_pad": auto_pad, "pads": pads, "strides": strides, "dilations": dilations}
-    source, w = _window(tfl, X, kernel_shape, attrs)
-    source, padding = surround(tfl, source, w, lowest=not tfl.nonnegative(X))
-    _pool(tfl, "MAX_POOL_2D", source, w, padding)
+
+    def one(source: Any, w: Window, end: tuple[int, ...], output: Any, activation: str) -> Any:
+        source, padding = surround(tfl, source, w, lowest=not tfl.nonnegative(X))
+        return _pool(tfl, "MAX_POOL_2D", source, w, padding, output, activation)
+
+    _windows(tfl, X, kernel_shape, attrs, one)
 
 
 @op("AveragePool", since=19, layout=Layout.NHWC, quant=SHARED, fuses=True)
@@ -79,26 +109,20 @@ def average_pool(
     Other padding is written out as zeros; a factor for each position then corrects the divisor where it must.
     """
     attrs = {"auto_pad": auto_pad, "pads": pads, "strides": strides, "dilations": dilations}
-    source, w = _window(tfl, X, kernel_shape, attrs)
-    end = _each_end(pads, w) if auto_pad == "NOTSET" else w.end
-    wanted = _divisors(w, end if count_include_pad else (0, 0), bool(count_include_pad))
-    if w.padding is not None and np.array_equal(wanted, _divisors(w, (0, 0), False)):
-        _pool(tfl, "AVERAGE_POOL_2D", source, w, w.padding)
-        return
-    source, padding = _zeros_around(tfl, source, w)
-    factor = w.kernel[0] * w.kernel[1] / wanted
-    if np.all(factor == 1):
-        _pool(tfl, "AVERAGE_POOL_2D", source, w, padding)
-        return
-    summed = _pool(tfl, "AVERAGE_POOL_2D", source, w, padding, tfl.temp(tfl.out.shape, X))
-    spread = factor[None, :, :, None] if len(tfl.out.shape) == 4 else factor[0][None, :, None]
-    tfl.add("MUL", [summed, tfl.number(spread, tfl.out)], fused_activation_function=tfl.activation)
 
+    def one(source: Any, w: Window, end: tuple[int, ...], output: Any, activation: str) -> Any:
+        wanted = _divisors(w, end if count_include_pad else (0, 0), bool(count_include_pad))
+        if w.padding is not None and np.array_equal(wanted, _divisors(w, (0, 0), False)):
+            return _pool(tfl, "AVERAGE_POOL_2D", source, w, w.padding, output, activation)
+        source, padding = _zeros_around(tfl, source, w)
+        factor = w.kernel[0] * w.kernel[1] / wanted
+        if np.all(factor == 1):
+            return _pool(tfl, "AVERAGE_POOL_2D", source, w, padding, output, activation)
+        summed = _pool(tfl, "AVERAGE_POOL_2D", source, w, padding, tfl.temp(output.shape, X), activation)
+        spread = factor[None, :, :, None] if len(output.shape) == 4 else factor[0][None, :, None]
+        return tfl.add("MUL", [summed, tfl.number(spread, tfl.out)], output, fused_activation_function=activation)
 
-def _each_end(pads: tuple[int, ...] | None, w: Window) -> tuple[int, ...]:
-    rank = len(pads) // 2 if pads else 2
-    end = tuple(int(p) for p in pads[rank:]) if pads else (0, 0)
-    return (0,) * (2 - len(end)) + end
+    _windows(tfl, X, kernel_shape, attrs, one)
 
 
 def _zeros_around(tfl: Tfl, source: Any, w: Window) -> tuple[Any, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,30 +37,32 @@ def resize(
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> None:
-    """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR, in the coordinate convention that reads the very same positions."""
-    if antialias or mode == "cubic" or len(X.shape) != 4 or X.shape[:2] != tfl.shape[:2]:
-        unsupported(
-            f"mode {mode}, antialias {antialias}, {len(X.shape)} axes; nearest and linear over H and W are supported"
-        )
+    """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR where they read the very same positions, else GATHER or ``_mixed``."""
+    if len(X.shape) != 4 or X.shape[:2] != tfl.shape[:2]:
+        unsupported(f"{len(X.shape)} axes or channels that change; H and W of images are supported")
     ratio = _ratios(X, tfl, scales, axes)
+    sides = list(zip(X.shape[2:], tfl.shape[2:], strict=True))
     positions = [
         _source(coordinate_transformation_mode, np.arange(n, dtype=np.float64), m, n, r)
-        for m, n, r in zip(X.shape[2:], tfl.shape[2:], ratio, strict=True)
+        for (m, n), r in zip(sides, ratio, strict=True)
     ]
     nearest = mode == "nearest"
-    for (corners, half), rule in TFLITE.items():
+    code = "RESIZE_NEAREST_NEIGHBOR" if nearest else "RESIZE_BILINEAR"
+    for (corners, half), rule in TFLITE.items() if nearest or (mode == "linear" and not antialias) else ():
         if all(
             _agree(rule, p, m, n, nearest_mode if nearest else None, (corners, half))
-            for p, m, n in zip(positions, X.shape[2:], tfl.shape[2:], strict=True)
+            for p, (m, n) in zip(positions, sides, strict=True)
         ):
-            code = "RESIZE_NEAREST_NEIGHBOR" if nearest else "RESIZE_BILINEAR"
-            size = np.asarray(tfl.out.shape[1:3])
-            tfl.add(code, [X, size], align_corners=corners, half_pixel_centers=half)
+            tfl.add(code, [X, np.asarray(tfl.out.shape[1:3])], align_corners=corners, half_pixel_centers=half)
             return
     if not nearest:
-        unsupported(
-            f"{coordinate_transformation_mode} from {X.shape[2:]} to {tfl.shape[2:]} reads positions that TFLite cannot"
-        )
+        kernel = _linear if mode == "linear" else partial(_cubic, cubic_coeff_a)
+        shares = [
+            _shares(kernel, p, m, min(r, 1.0) if antialias else 1.0, bool(exclude_outside))
+            for p, (m, _), r in zip(positions, sides, ratio, strict=True)
+        ]
+        _mixed(tfl, X, shares)
+        return
     source: Any = X
     for axis in (0, 1):
         index = _round(positions[axis], nearest_mode, X.shape[2 + axis])
@@ -68,6 +71,48 @@ def resize(
         source = tfl.add(
             "GATHER", [source, index], tfl.temp(shape, X) if axis == 0 else tfl.out, axis=1 + axis, batch_dims=0
         )
+
+
+def _linear(t: Array) -> Array:
+    weight: Array = np.maximum(1 - np.abs(t), 0)
+    return weight
+
+
+def _cubic(a: float, t: Array) -> Array:
+    """R. Keys, "Cubic convolution interpolation for digital image processing" (1981)."""
+    t = np.abs(t)
+    near, far = ((a + 2) * t - (a + 3)) * t * t + 1, a * (((t - 5) * t + 8) * t - 4)
+    weight: Array = np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+    return weight
+
+
+def _shares(kernel: Callable[[Array], Array], positions: Array, m: int, scale: float, exclude_outside: bool) -> Array:
+    """How much of each of ``m`` elements goes into each output, (n, m); ``scale`` below 1 widens the kernel.
+
+    What lies outside is the element at the edge, or is left out.
+    """
+    reach = int(np.ceil(2 / scale)) + 1
+    taps = np.floor(positions).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
+    weights = kernel(scale * (taps - positions[:, None]))
+    if exclude_outside:
+        weights = np.where((taps >= 0) & (taps < m), weights, 0)
+    shares = np.zeros((len(positions), m))
+    rows = np.arange(len(positions))[:, None]
+    np.add.at(shares, (rows, np.clip(taps, 0, m - 1)), weights / weights.sum(1, keepdims=True))
+    return shares
+
+
+def _mixed(tfl: Tfl, X: Operand, shares: list[Array]) -> None:
+    """Rows, then columns mixed by a constant matrix: BATCH_MATMUL."""
+    n, height, width, channels = tfl.tensor(X).shape
+    rows, columns = (len(matrix) for matrix in shares)
+    mixed = tfl.temp((n, rows, width * channels), X)
+    flat = tfl.reshape(X, (n, height, width * channels))
+    tfl.add("BATCH_MATMUL", [tfl.number(shares[0][None], X), flat], mixed, adj_x=False, adj_y=False)
+    lines = tfl.reshape(mixed, (n * rows, width, channels))
+    result = tfl.temp((n * rows, columns, channels), tfl.out)
+    tfl.add("BATCH_MATMUL", [tfl.number(shares[1][None], X), lines], result, adj_x=False, adj_y=False)
+    tfl.reshape(result, tfl.out.shape, tfl.out)
 
 
 def _ratios(X: Operand, tfl: Tfl, scales: Operand | None, axes: Any) -> list[float]:
@@ -88,6 +133,8 @@ def _source(mode: str, i: Array, m: int, n: int, ratio: float) -> Array:
         return i * (m - 1) / (n - 1) if n > 1 else i * 0
     if mode == "pytorch_half_pixel" and n == 1:
         return i * 0
+    if mode == "half_pixel_symmetric":  # what rounding the size cut off is shared by both ends
+        return (m - n / ratio) / 2 + (i + 0.5) / ratio - 0.5
     if mode not in ("half_pixel", "pytorch_half_pixel"):
         unsupported(f"coordinate_transformation_mode {mode}")
     return (i + 0.5) / ratio - 0.5

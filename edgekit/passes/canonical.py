@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.graph import Array, attributes, constant, is_float, shape_of
-from edgekit.passes.rewrite import add_constant, drop, make, make_private, put_in_place
+from edgekit.passes.rewrite import add_constant, drop, make, make_private, put_in_place, single_reader
 
 
 def divide_by_multiplying(model: ir.Model) -> bool:
@@ -57,6 +57,27 @@ def simplify_powers(model: ir.Model) -> bool:
             put_in_place(graph, out, new.outputs[0])
             drop(graph, node)
             changed = True
+    return changed
+
+
+def inverse_powers(model: ir.Model) -> bool:
+    """1 / sqrt(x) -> x ** -0.5 and 1 / x ** p -> x ** -p: one table in int8, and for the root one operator."""
+    graph, changed = model.graph, False
+    for node in list(graph):
+        power = node.inputs[0].producer() if node.op_type == "Reciprocal" and node.inputs[0] is not None else None
+        if power is None or power.op_type not in ("Sqrt", "Pow") or single_reader(power.outputs[0]) is not node:
+            continue
+        exponent = np.asarray(0.5, np.float32) if power.op_type == "Sqrt" else constant(power.inputs[1])
+        if exponent is None or exponent.size != 1:
+            continue
+        out = node.outputs[0]
+        new = make(
+            "Pow", [power.inputs[0], add_constant(graph, f"{out.name}/power", -exponent)], out, f"{out.name}/inverse"
+        )
+        graph.insert_after(node, new)
+        put_in_place(graph, out, new.outputs[0])
+        drop(graph, node, power)
+        changed = True
     return changed
 
 

@@ -22,13 +22,16 @@ def fold_constants(model: ir.Model) -> bool:
         for out in node.outputs:
             if out.shape is not None and not all(isinstance(dim, int) for dim in out.shape):
                 out.shape = None  # what was not known before folding would hide what is known then
-    optimizer.fold_constants(
-        model,
-        input_size_limit=LARGEST,
-        output_size_limit=LARGEST,
-        should_fold=lambda node: node.op_type in FOLDED or None,
-    )
-    common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
+    for _ in range(2):  # shapes that are only known once others are folded
+        optimizer.fold_constants(
+            model,
+            input_size_limit=LARGEST,
+            output_size_limit=LARGEST,
+            should_fold=lambda node: node.op_type in FOLDED or None,
+        )
+        common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
+        if all(node.op_type != "Shape" for node in model.graph):
+            break
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.LiftSubgraphInitializersToMainGraphPass()(model)
     for i, value in enumerate(list(model.graph.outputs)):

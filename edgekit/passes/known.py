@@ -6,13 +6,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.errors import ModelError, UnsupportedError
-from edgekit.graph import constant
+from edgekit.graph import GATES, constant
 
 WRITTEN = frozenset({"Scan"})  # declared, as edgekit itself writes it for recurrent layers
 REWRITTEN = frozenset({
     "BatchNormalization", "CastLike", "Dropout", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
     "ReduceSumSquare", "Trilu",
 })  # fmt: skip
+WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", *GATES})
 QUANTIZED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
     "MatMulInteger", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm",
@@ -33,7 +34,8 @@ def unknown_ops(graph: ir.Graph, rewritten: frozenset[str] = frozenset()) -> lis
 
 
 def _said(node: ir.Node) -> str:
-    return f"node {node.name}: op {node.domain + '.' if node.domain else ''}{node.op_type} is not supported"
+    equation = f" of {node.attributes['equation'].value}" if "equation" in node.attributes else ""
+    return f"node {node.name}: op {node.domain + '.' if node.domain else ''}{node.op_type}{equation} is not supported"
 
 
 def refuse_unknown(model: ir.Model) -> bool:
@@ -53,10 +55,11 @@ def refuse_unrewritten(model: ir.Model) -> bool:
     return False
 
 
-def refuse_unsound(model: ir.Model, allowed: frozenset[str] = frozenset()) -> bool:
+def refuse_unsound(model: ir.Model, masks: bool = False) -> bool:
     """Ensures: constants are finite, but for the limits of a Clip. Raises ModelError that names the others.
 
-    Infinite ones that only ops in ``allowed`` read may stay.
+    An infinite mask (scores + -inf before a Softmax) has no integer form; the passes put a large number in its place.
+    Before them, ``masks`` lets -infinity through where it is no weight.
     """
     problems = []
     for name, value in model.graph.initializers.items():
@@ -65,8 +68,10 @@ def refuse_unsound(model: ir.Model, allowed: frozenset[str] = frozenset()) -> bo
         if array is None or not bad:
             continue
         nan = int(np.count_nonzero(np.isnan(array)))
-        limits = all(use.node.op_type in allowed or (use.node.op_type == "Clip" and use.idx) for use in value.uses())
-        if nan or not limits:
+        low = masks and not nan and array.max() < np.inf
+        if low and all(use.node.op_type not in WEIGHTED for use in value.uses()):
+            continue
+        if nan or not all(use.node.op_type == "Clip" and use.idx > 0 for use in value.uses()):
             problems.append(f"{name} has {f'{nan} NaN' if nan else f'{bad} infinite'} of {array.size} values")
     if problems:
         raise ModelError(f"weights must be finite: {'; '.join(problems)}")

@@ -1,39 +1,75 @@
-"""Ranges of what a mask before a Softmax makes: a number so low that it has no weight needs no exact form."""
+"""Ranges in which what a mask hides from a Softmax takes no room.
+
+Scores that are hidden lie thousands below the others, and a scale for all of that would leave the others a step or two.
+A Softmax tells nothing apart that lies so far below the largest of its row that it rounds to zero, all together: there
+the range may end. With scores in [low, high] and a mask that shows something in every row, a hidden score need only lie
+``high - low`` below what is shown, and ``depth`` below that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
 
-from edgekit.graph import Unit, constant
-from edgekit.passes.masks import THROUGH, feeds_softmax
+import onnx_ir as ir
+
+from edgekit.graph import attributes, constant, shape_of
+from edgekit.quant.plan import LIMITS
 from edgekit.quant.ranges import Range
 
-MASKED = -1e4  # what lies below is a mask, not a score
-FAR = 10.0  # so far below the lowest score: a weight of at most exp(-10)
+SURE = -1e3  # a computed addend that goes below is a mask; of a constant one, its rows tell
 
 
-def modest(graph_units: Sequence[Unit], ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Narrower ranges for the scores that a mask is added to or put into, and for the mask where it is added.
+def without_masks(graph: ir.Graph, ranges: Mapping[str, Range], dtype: str) -> dict[str, Range]:
+    """The ranges, those of masks and masked scores cut where a Softmax sees no difference; of constant masks too."""
+    found, cut = dict(ranges), dict[str, Range]()
+    levels = LIMITS[dtype][1] - LIMITS[dtype][0] + 1
+    for node, add in _sums(graph):
+        out = add.outputs[0]
+        rank = len(shape_of(out))
+        axis = int(attributes(node).get("axis", -1)) % rank - rank
+        depth = math.log(2 * levels * shape_of(out)[axis])
+        for scores, mask in (add.inputs, tuple(reversed(add.inputs))):
+            if scores is None or mask is None or str(scores.name) not in ranges:
+                continue
+            low, high = ranges[str(scores.name)]
+            room = high - low + depth
+            shown = _shown(mask, ranges, room, axis)
+            if shown is None:
+                continue
+            found[str(out.name)] = (low + shown[0] - depth, high + shown[1])
+            if constant(mask) is not None or _only_for(mask, "Add"):
+                before = cut.get(str(mask.name), (0.0, 0.0))
+                cut[str(mask.name)] = (min(before[0], shown[0] - room), max(before[1], shown[1]))
+    return found | cut
 
-    The lowest integer then stands for all that is masked, at ``FAR`` below the lowest score that is not.
-    """
-    found: dict[str, Range] = {}
-    for unit in graph_units:
-        name, read = str(unit.outputs[0].name), [value for value in unit.node.inputs if value is not None]
-        scores = [{**ranges, **found}[str(v.name)] for v in read if str(v.name) in ranges]
-        if unit.node.op_type not in THROUGH or len(scores) != 1 or ranges.get(name, (0.0, 0.0))[0] > MASKED:
-            continue
-        if not feeds_softmax(unit.outputs[0]):
-            continue
-        ((least, most),) = scores
-        if unit.node.op_type == "Where":
-            least -= FAR
-        for value in read if unit.node.op_type == "Add" else ():
-            mask = constant(value)
-            if mask is not None:
-                kept = mask[mask > MASKED]
-                least += float(kept.min(initial=0.0)) - FAR
-                low = min(least - most, found.get(str(value.name), (0.0, 0.0))[0])
-                found[str(value.name)] = (low, float(kept.max(initial=0.0)))
-        found[name] = (least, ranges[name][1])
-    return found
+
+def masked(graph: ir.Graph) -> set[str]:
+    """The names of sums that only a Softmax reads, and of what they add: below ``SURE`` is hidden, however far."""
+    return {str(value.name) for _, add in _sums(graph) for value in (*add.inputs, *add.outputs) if value is not None}
+
+
+def _sums(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node]]:
+    """Each Softmax that reads a sum which is for nothing else, and the Add."""
+    for node in graph:
+        out = node.inputs[0] if node.op_type == "Softmax" else None
+        add = out.producer() if out is not None else None
+        if out is not None and add is not None and add.op_type == "Add" and _only_for(out, "Softmax"):
+            yield node, add
+
+
+def _only_for(value: ir.Value, op_type: str) -> bool:
+    return not value.is_graph_output() and all(use.node.op_type == op_type for use in value.uses())
+
+
+def _shown(mask: ir.Value, ranges: Mapping[str, Range], room: float, axis: int) -> Range | None:
+    """The smallest and the largest maximum of a mask's rows; None where it hides nothing so far as ``room`` below."""
+    array = constant(mask)
+    if array is None:
+        low, high = ranges.get(str(mask.name), (0.0, 0.0))
+        return (high, high) if low <= SURE else None
+    if array.ndim < -axis or array.shape[axis] == 1:
+        return None
+    rows = array.max(axis=axis)
+    least = float(rows[rows > SURE].min(initial=float(rows.max())))
+    return (least, float(rows.max())) if array.min() < least - room else None

@@ -17,7 +17,7 @@ from edgekit.graph import GATES, MEMORY, Array, Unit, all_units, attributes, con
 from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
 from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of, tied, weights_of
-from edgekit.quant.masks import modest
+from edgekit.quant.masks import without_masks
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import Range
 
@@ -62,20 +62,15 @@ def solve(
     Only what an integer kernel reads or gives is planned.
     """
     rules = rules or Rules()
+    ranges = without_masks(model.graph, ranges, activations)
     integer = [u for u in all_units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
     read = {name for unit in integer for name in activations_of(unit)}
-    narrowed = modest(integer, ranges)
-    ranges = {**ranges, **narrowed}
     plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, activations, rules.given)
     for unit in integer:
-        _constants(unit, plan, rules, activations)
+        _constants(unit, plan, ranges, rules, activations)
         if unit.node.op_type == "LSTM":
             name = f"{unit.outputs[0].name}{MEMORY}"
             plan[name] = numerics.power_of_two(max(map(abs, ranges[name])))
-    masks = {
-        name: numerics.affine(*r, activations) for name, r in narrowed.items() if name not in read and name in plan
-    }
-    plan |= {name: q for name, q in masks.items() if name not in rules.given}
     return QuantPlan(plan, rules.float_nodes)
 
 
@@ -125,7 +120,7 @@ def _merged(groups: Groups, hulls: dict[str, Range], pinned: dict[str, QParams],
     return (low, high) if high - low <= WIDEST_MERGE * narrowest else NOTHING
 
 
-def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -> None:
+def _constants(unit: Unit, plan: dict[str, QParams], ranges: Mapping[str, Range], rules: Rules, dtype: str) -> None:
     """Quantize the constants of a unit whose activations are in the plan; one that is compared has its own scale."""
     node, quant = unit.node, OPS[unit.node.op_type].quant
     out = plan.get(str(unit.outputs[0].name))
@@ -134,7 +129,8 @@ def _constants(unit: Unit, plan: dict[str, QParams], rules: Rules, dtype: str) -
     for value in inputs_of(unit):
         array = constant(value)
         if array is not None:
-            found = rules.given.get(str(value.name)) or numerics.affine(float(array.min()), float(array.max()), dtype)
+            low, high = ranges.get(str(value.name), (float(array.min()), float(array.max())))
+            found = rules.given.get(str(value.name)) or numerics.affine(low, high, dtype)
             plan[str(value.name)] = out if out is not None and quant.scale is Scale.SHARED else found
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
     weight, bias = constant_weight(unit), unit.bias_value

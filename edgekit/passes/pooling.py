@@ -1,0 +1,109 @@
+"""Pooling and its kin that no runtime has as one operator everywhere, from operators that all have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.graph import attributes, shape_of
+from edgekit.passes.rewrite import add_constant, drop, make, put_in_place
+
+PADDING = ("auto_pad", "pads", "strides", "dilations")
+
+
+def spell_out_pools(model: ir.Model) -> bool:
+    """Ensures: no LpPool, GlobalLpPool or LRN."""
+    ways: dict[str, Callable[[_Writer, ir.Node], ir.Value]] = {
+        "LpPool": _lp_pool,
+        "GlobalLpPool": _global_lp_pool,
+        "LRN": _local_response,
+    }
+    graph, changed = model.graph, False
+    for node in [n for n in graph if n.op_type in ways]:
+        put_in_place(graph, node.outputs[0], ways[node.op_type](_Writer(graph, node), node))
+        drop(graph, node)
+        changed = True
+    return changed
+
+
+class _Writer:
+    """Adds nodes before one that they replace."""
+
+    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
+        self._graph, self._node, self._count = graph, node, 0
+        self.source: ir.Value = node.inputs[0]  # type: ignore[assignment]
+        self.out = node.outputs[0]
+
+    def add(self, op_type: str, inputs: Sequence[ir.Value], shape: Sequence[int], **more: Any) -> ir.Value:
+        self._count += 1
+        made = make(op_type, inputs, self.out, f"{self.out.name}/{self._count}", **more)
+        made.outputs[0].shape = ir.Shape(shape)
+        self._graph.insert_before(self._node, made)
+        return made.outputs[0]
+
+    def constant(self, array: Any) -> ir.Value:
+        self._count += 1
+        return add_constant(self._graph, f"{self.out.name}/{self._count}", np.asarray(array))
+
+    def number(self, value: float) -> ir.Value:
+        return self.constant(np.asarray(value, np.float32))
+
+    def power(self, value: ir.Value, exponent: float) -> ir.Value:
+        return value if exponent == 1 else self.add("Pow", [value, self.number(exponent)], shape_of(value))
+
+
+def _lp_pool(w: _Writer, node: ir.Node) -> ir.Value:
+    """(sum |x|^p)^(1/p): the sum is a depthwise convolution of ones."""
+    attrs, shape, out = attributes(node), shape_of(w.source), shape_of(w.out)
+    kernel, p = [int(k) for k in attrs["kernel_shape"]], int(attrs.get("p", 2))
+    given = {name: attrs[name] for name in PADDING if name in attrs}
+    if attrs.get("ceil_mode", 0):
+        given["pads"] = _to_the_end(shape[2:], out[2:], attrs)
+    ones = w.constant(np.ones((shape[1], 1, *kernel), np.float32))
+    summed = w.add("Conv", [_powers(w, p), ones], out, kernel_shape=kernel, group=shape[1], **given)
+    return w.power(summed, 1 / p)
+
+
+def _to_the_end(size: Sequence[int], out: Sequence[int], attrs: dict[str, Any]) -> list[int]:
+    """Pads with which rounding down gives the windows that rounding up gave."""
+    rows = [(i, o, *axis) for i, o, axis in zip(size, out, _axes(attrs), strict=True)]
+    ends = [max(0, (o - 1) * s + (k - 1) * d + 1 - i - b) for i, o, k, s, d, b, _ in rows]
+    return [row[5] for row in rows] + ends
+
+
+def _powers(w: _Writer, p: int) -> ir.Value:
+    """|x|^p."""
+    if p == 2:
+        return w.add("Mul", [w.source, w.source], shape_of(w.source))
+    return w.power(w.add("Abs", [w.source], shape_of(w.source)), p)
+
+
+def _global_lp_pool(w: _Writer, node: ir.Node) -> ir.Value:
+    """(sum |x|^p)^(1/p) over all of space."""
+    p, rank = int(attributes(node).get("p", 2)), len(shape_of(w.source))
+    space = w.constant(np.arange(2, rank))
+    return w.power(w.add("ReduceSum", [_powers(w, p), space], shape_of(w.out), keepdims=1), 1 / p)
+
+
+def _local_response(w: _Writer, node: ir.Node) -> ir.Value:
+    """x (bias + alpha / size sum x^2)^-beta over ``size`` neighbouring channels: the sum is a 1x1 convolution."""
+    attrs, shape = attributes(node), shape_of(w.source)
+    channels, size = shape[1], int(attrs["size"])
+    apart = np.arange(channels) - np.arange(channels)[:, None]
+    near = (apart >= -((size - 1) // 2)) & (apart <= size // 2)
+    factor = float(attrs.get("alpha", 1e-4)) / size
+    kernel = w.constant((near * factor).astype(np.float32).reshape(channels, channels, *[1] * (len(shape) - 2)))
+    bias = w.constant(np.full(channels, attrs.get("bias", 1.0), np.float32))
+    summed = w.add("Conv", [_powers(w, 2), kernel, bias], shape)
+    return w.add("Mul", [w.source, w.power(summed, -float(attrs.get("beta", 0.75)))], shape)
+
+
+def _axes(attrs: dict[str, Any]) -> list[tuple[int, ...]]:
+    """Kernel, stride, dilation and pads of each axis."""
+    n = len(attrs["kernel_shape"])
+    pads = attrs.get("pads", [0] * 2 * n)
+    columns = attrs["kernel_shape"], attrs.get("strides", [1] * n), attrs.get("dilations", [1] * n), pads[:n], pads[n:]
+    return [tuple(map(int, row)) for row in zip(*columns, strict=True)]

@@ -1,0 +1,58 @@
+"""What becomes of pools that no runtime has as one operator everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from op_cases import C, H, W
+from small_graphs import Builder, floating
+
+from edgekit.errors import UnsupportedError
+from edgekit.passes import prepare
+
+
+def ops(op: str, shape: tuple[int, ...], **attributes: Any) -> list[str]:
+    g = Builder()
+    return [node.op_type for node in prepare(g.model(g.node(op, g.input(*shape), **attributes))).graph]
+
+
+def test_local_response_is_a_convolution_of_squares() -> None:
+    assert ops("LRN", (1, C, H, W), size=3) == ["Mul", "Conv", "Pow", "Mul"]
+
+
+@pytest.mark.parametrize(("p", "codes"), [(1, ["Abs", "Conv"]), (2, ["Mul", "Conv", "Sqrt"])])
+def test_a_pool_of_powers_is_a_depthwise_convolution(p: int, codes: list[str]) -> None:
+    assert ops("LpPool", (1, C, H, W), kernel_shape=[2, 2], p=p) == codes
+
+
+@pytest.mark.parametrize(
+    ("kernel", "codes"),
+    [
+        ([2, 2, 2], ["RESHAPE", "MAX_POOL_2D", "RESHAPE", "MAX_POOL_2D", "RESHAPE"]),
+        ([1, 2, 2], ["RESHAPE", "MAX_POOL_2D", "RESHAPE"]),
+        ([2, 1, 1], ["RESHAPE", "MAX_POOL_2D", "RESHAPE"]),
+    ],
+)
+def test_a_pool_over_three_axes_is_two(kernel: list[int], codes: list[str]) -> None:
+    g = Builder()
+    found = floating(g.model(g.node("MaxPool", g.input(1, 3, 6, 4, 4), kernel_shape=kernel)), g.samples(1))
+    assert [code for code in found.codes if code != "TRANSPOSE"] == codes
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "line"),
+    [
+        ("Conv", (1, 4, 3, 3, 3), "groups over three axes have no TFLite operator"),
+        ("Resize", (1, 4, 6), "3 axes or channels that change; H and W of images are supported"),
+    ],
+)
+def test_what_is_refused(op: str, shape: tuple[int, ...], line: str) -> None:
+    g = Builder()
+    x = g.input(*shape)
+    if op == "Conv":
+        out = g.conv(x, 4, 4, (1, 1, 1), group=2)
+    else:
+        out = g.node("Resize", x, "", g.const([1.0, 1.0, 2.0]), mode="linear")
+    with pytest.raises(UnsupportedError, match=line):
+        floating(g.model(out), g.samples(1))

@@ -25,12 +25,11 @@ from edgekit.graph import shape_of
 from edgekit.measure import Measurement, glance, measure
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
-from edgekit.passes import prepare
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
 from edgekit.quant import calibrate, reconstruct
-from edgekit.quant.from_qdq import take_out
-from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.quant.from_qdq import Lifted, lift
+from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
 from edgekit.reference import serialize
@@ -73,11 +72,11 @@ def build(
     profiles = [_profile(project, name) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
-        given = take_out(source.model)
-        graph = prepare(source.model)
+        lifted = lift(source.model)
+        graph, given = lifted.graph, {**lifted.scales, **lifted.copies}
     config = project.quantization
     precisions = {target: emit.precision_of(graph, target, config.precision) for target in profiles}
-    emit.refuse_unsupported(graph, precisions, config)
+    emit.refuse_unsupported(graph, precisions, config, given)
     if given and set(precisions.values()) != {"int8"}:
         raise ConfigError("the model is quantized to int8 already; another precision needs the float model")
     work.warnings += emit.unasked(precisions, config.precision)
@@ -94,9 +93,8 @@ def build(
     ranges = work.ranges(graph, calibration) if ranges_wanted else {}
     found = []
     for target, precision in precisions.items():
-        rules = replace(emit.rules_of(target, config.float_nodes), given=given)
-        plan = plan_for(graph, precision, ranges, rules)
-        work.warnings += [line for line in _about(plan, precision, target, given) if line not in work.warnings]
+        plan = plan_for(graph, precision, ranges, emit.rules_of(target, config.float_nodes, given))
+        work.warnings += [line for line in _about(plan, precision, target, lifted) if line not in work.warnings]
         rounded = graph
         if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
             with work.stage("round", target.name):
@@ -135,11 +133,11 @@ def _known_gates(project: Project) -> None:
             raise ConfigError(f"{project.file}:gates.{name}: no target has that name{hint}")
 
 
-def _about(plan: QuantPlan, precision: str, target: Target, given: Mapping[str, QParams]) -> Iterator[str]:
+def _about(plan: QuantPlan, precision: str, target: Target, lifted: Lifted) -> Iterator[str]:
     """What is to say of a plan: that it plans nothing, or what it kept of the scales that a model came with."""
     if precision != "float32" and not plan:
         yield f"{target.name}: nothing in the network is large enough for {precision}; the artifact is float32"
-    if given:
+    if given := lifted.scales:
         lost = [name for name, q in given.items() if name not in plan or plan[name].scale != q.scale]
         said = f"the model was quantized elsewhere: {len(given) - len(lost)} of its {len(given)} scales are kept"
         yield said + (f", not those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)}" if lost else "")

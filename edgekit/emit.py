@@ -10,10 +10,16 @@ import onnx_ir as ir
 
 from edgekit.emitters import Artifact
 from edgekit.errors import UnsupportedError
-from edgekit.graph import activations, units
+from edgekit.graph import Unit, activations, units
 from edgekit.project import QuantizationConfig
-from edgekit.quant.kernels import computes_in_integers, touches_floats
-from edgekit.quant.plan import QuantPlan
+from edgekit.quant.kernels import (
+    activations_of,
+    computes_in_integers,
+    constant_weight,
+    has_integer_kernel,
+    touches_floats,
+)
+from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import STATIC, default_precision, plan_for
 from edgekit.quant.solve import Rules
 from edgekit.target import Target
@@ -72,12 +78,17 @@ def unasked(precisions: Mapping[Target, str], asked: str | None) -> list[str]:
     ]
 
 
-def rules_of(target: Target, float_nodes: Sequence[str] = ()) -> Rules:
-    """What a target and a project ask of a plan."""
-    return Rules(target.per_channel_fully_connected, frozenset(float_nodes))
+def rules_of(target: Target, float_nodes: Sequence[str] = (), given: Mapping[str, QParams] | None = None) -> Rules:
+    """What a target and a project ask of a plan, and the scales that the model came with."""
+    return Rules(target.per_channel_fully_connected, frozenset(float_nodes), given or {})
 
 
-def refuse_unsupported(graph: ir.Model, precisions: Mapping[Target, str], config: QuantizationConfig) -> None:
+def refuse_unsupported(
+    graph: ir.Model,
+    precisions: Mapping[Target, str],
+    config: QuantizationConfig,
+    given: Mapping[str, QParams] | None = None,
+) -> None:
     """Write the model once with made-up scales, so that all that a target cannot express is said before work starts.
 
     Nodes that would compute in float in an integer precision are problems too, unless they are allowed to.
@@ -87,7 +98,7 @@ def refuse_unsupported(graph: ir.Model, precisions: Mapping[Target, str], config
     ranges = {str(value.name): (-1.0, 1.0) for value in activations(graph.graph)}
     problems: list[str] = []
     for target, precision in precisions.items():
-        plan = plan_for(graph, precision, ranges, rules_of(target, config.float_nodes))
+        plan = plan_for(graph, precision, ranges, rules_of(target, config.float_nodes, given))
         if precision in STATIC and not config.allow_float:
             problems += [f"{target.name}: {problem}" for problem in _floating(graph, plan, precision)]
         try:
@@ -101,8 +112,17 @@ def refuse_unsupported(graph: ir.Model, precisions: Mapping[Target, str], config
 def _floating(graph: ir.Model, plan: QuantPlan, precision: str) -> list[str]:
     """The nodes that compute on real numbers under a plan and were not told to."""
     return [
-        f"node {unit.node.name}: {unit.node.op_type} has no integer kernel, so it would be float in {precision}; "
+        f"node {unit.node.name}: {unit.node.op_type} {_why_float(unit, plan)}, so it would be float in {precision}; "
         "allow it (--allow-float), name it in quantization.float_nodes, or take another precision"
         for unit in units(graph.graph)
         if touches_floats(unit) and not computes_in_integers(unit, plan) and unit.node.name not in plan.float_nodes
     ]
+
+
+def _why_float(unit: Unit, plan: QuantPlan) -> str:
+    """Without a kernel, or because of what came without a scale in a model that was quantized elsewhere."""
+    if not has_integer_kernel(unit):
+        return "has no integer kernel"
+    weight = constant_weight(unit)
+    read = [*activations_of(unit), *([str(weight.name)] if weight is not None else [])]
+    return f"has to do with {', '.join(name for name in read if name not in plan)}, which came without a scale"

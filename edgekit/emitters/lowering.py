@@ -65,6 +65,7 @@ class Lowering(Constants):
         self.shape = shape_of(unit.outputs[0])
         self.out_perm = self.layouts.stored[str(unit.outputs[0].name)]
         self.quantized = self.out.quant is not None
+        self.exact = self.quantized and self.plan.exact
         known = ACTIVATIONS.get(unit.bounds)
         self.activation = known or "NONE"
         final = self.out

@@ -46,7 +46,8 @@ class Tfl(Protocol):
     """The lowering context of one node.
 
     ``out`` is the tensor that the node must fill, ``shape`` its shape in source order, ``activation`` the fused
-    activation to hand to the operator, and ``quantized`` whether the result is an integer with a scale.
+    activation to hand to the operator, ``quantized`` whether the result is an integer with a scale, and ``exact``
+    whether it must be the one that rounding the real result gives, to the last step.
     """
 
     out: Tensor
@@ -55,6 +56,7 @@ class Tfl(Protocol):
     shape: tuple[int, ...]
     activation: str
     quantized: bool
+    exact: bool
 
     def add(self, code: str, inputs: Sequence[Any], output: Any = None, **options: Any) -> Tensor:
         """Write an operator; inputs are operands, tensors, integer arrays (as int32 constants) or None."""

@@ -9,6 +9,7 @@ from edgekit.errors import ModelError, UnsupportedError
 from edgekit.graph import constant
 
 REWRITTEN = frozenset({"BatchNormalization", "CastLike", "Dropout"})
+PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 QUANTIZED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
     "MatMulInteger", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm",
@@ -35,6 +36,14 @@ def _said(node: ir.Node) -> str:
 def refuse_unknown(model: ir.Model) -> bool:
     """Ensures: every op is declared or will be rewritten. Raises UnsupportedError that names every other node."""
     problems = unknown_ops(model.graph, REWRITTEN)
+    if problems:
+        raise UnsupportedError(problems)
+    return False
+
+
+def refuse_unknown_but_pairs(model: ir.Model) -> bool:
+    """As ``refuse_unknown``, for a model in QDQ form."""
+    problems = unknown_ops(model.graph, REWRITTEN | PAIR)
     if problems:
         raise UnsupportedError(problems)
     return False

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from edgekit.ops.declare import Quant
 from edgekit.quant.plan import QParams
 
 Array = NDArray[Any]
@@ -70,14 +71,20 @@ class Tfl(Protocol):
     def aligned(self, operand: Operand, trim: bool = True) -> Any:
         """An operand of an op whose tensors share one order; ``trim`` drops a constant's leading axes of length 1."""
 
+    def in_scale(self, quant: Quant) -> Tensor:
+        """Where an operator whose result has the scale ``quant.fixed`` may put it: ``out``, if that has this scale."""
+
+    def requantize(self, source: Any, output: Any = None) -> Tensor:
+        """Bring ``source`` into the scale of ``output`` (``out``), unless it is that tensor already."""
+
     def scaled(self, quant: QParams | None, factor: float) -> QParams | None:
         """The same integers for values ``factor`` times as large."""
 
     def lowest(self, like: Any) -> Tensor:
         """A constant with the smallest value of the type of ``like``, which a maximum ignores."""
 
-    def ones(self, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights and the bias of a depthwise convolution that copies ``like``."""
+    def ones(self, channels: int, like: Tensor, kernel: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor]:
+        """The weights and the bias of a depthwise convolution that takes the mean of ``like`` over a kernel."""
 
     def temp(self, shape: Sequence[int], like: Any = None, *, dtype: str = "", quant: QParams | None = None) -> Tensor:
         """A tensor between two operators of one node, with the type and scale of ``like`` unless they are given."""

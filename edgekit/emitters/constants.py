@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -124,16 +123,15 @@ class Constants(ABC):
         low = np.finfo(np.float32).min if tensor.quant is None else tensor.quant.limits[0]
         return Tensor("lowest", (1,), tensor.dtype, tensor.quant, np.asarray([low], tensor.dtype))
 
-    def ones(self, channels: int, like: Tensor, kernel: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor]:
-        dtype, quant, bias, size = "float32", None, None, math.prod(kernel)
+    def ones(self, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights (1, 1, 1, channels) and the bias of a depthwise convolution that copies ``like``."""
+        dtype, quant, bias = "float32", None, None
         if like.quant is not None:
-            dtype, quant = "int8", QParams("int8", (float(np.float32(1 / size)),) * channels, (0,) * channels, 3)
+            dtype, quant = "int8", QParams("int8", (1.0,) * channels, (0,) * channels, 3)
             bias = numerics.bias(like.quant, quant)
-        shape = (1, *kernel, channels)
-        weights = np.full(shape, 1 / size if quant is None else 1, dtype)
         kind = "float32" if bias is None else bias.dtype
         zeros = Tensor("zeros", (channels,), kind, bias, np.zeros(channels, kind))
-        return Tensor("ones", shape, dtype, quant, weights), zeros
+        return Tensor("ones", (1, 1, 1, channels), dtype, quant, np.ones((1, 1, 1, channels), dtype)), zeros
 
     @staticmethod
     def whole() -> QParams:

@@ -38,8 +38,11 @@ def _clip(tfl: Tfl, source: Operand, low: float, high: float) -> None:
 
 @op("LeakyRelu", since=16, layout=Layout.ANY)
 def leaky_relu(tfl: Tfl, X: Operand, *, alpha: float = 0.01) -> None:
-    """LEAKY_RELU."""
-    tfl.add("LEAKY_RELU", [X], alpha=float(alpha))
+    """LEAKY_RELU, whose int8 kernel is a step off for many integers: where that counts it is a table."""
+    if tfl.exact:
+        tfl.lookup(X, lambda x: np.where(x < 0, np.float32(alpha) * x, x))
+    else:
+        tfl.add("LEAKY_RELU", [X], alpha=float(alpha))
 
 
 @op("PRelu", since=16, layout=Layout.ANY)

@@ -83,8 +83,8 @@ class Tfl(Protocol):
     def lowest(self, like: Any) -> Tensor:
         """A constant with the smallest value of the type of ``like``, which a maximum ignores."""
 
-    def ones(self, channels: int, like: Tensor, kernel: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor]:
-        """The weights and the bias of a depthwise convolution that takes the mean of ``like`` over a kernel."""
+    def ones(self, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights and the bias of a depthwise convolution that copies ``like``."""
 
     def temp(self, shape: Sequence[int], like: Any = None, *, dtype: str = "", quant: QParams | None = None) -> Tensor:
         """A tensor between two operators of one node, with the type and scale of ``like`` unless they are given."""

@@ -76,16 +76,12 @@ def average_pool(
 ) -> None:
     """AVERAGE_POOL_2D, which leaves SAME padding out of the mean.
 
-    Other padding is written out as zeros; a factor for each position then corrects the divisor where it must. It rounds
-    ties up, which of four integers every fourth mean is: where that counts it is a DEPTHWISE_CONV_2D of equal weights.
+    Other padding is written out as zeros; a factor for each position then corrects the divisor where it must.
     """
     attrs = {"auto_pad": auto_pad, "pads": pads, "strides": strides, "dilations": dilations}
     source, w = _window(tfl, X, kernel_shape, attrs)
     end = _each_end(pads, w) if auto_pad == "NOTSET" else w.end
     wanted = _divisors(w, end if count_include_pad else (0, 0), bool(count_include_pad))
-    if tfl.exact and np.all(wanted == w.kernel[0] * w.kernel[1]):
-        _equal_weights(tfl, X, *_zeros_around(tfl, source, w), w)
-        return
     if w.padding is not None and np.array_equal(wanted, _divisors(w, (0, 0), False)):
         _pool(tfl, "AVERAGE_POOL_2D", source, w, w.padding)
         return
@@ -97,25 +93,6 @@ def average_pool(
     summed = _pool(tfl, "AVERAGE_POOL_2D", source, w, padding, tfl.temp(tfl.out.shape, X))
     spread = factor[None, :, :, None] if len(tfl.out.shape) == 4 else factor[0][None, :, None]
     tfl.add("MUL", [summed, tfl.number(spread, tfl.out)], fused_activation_function=tfl.activation)
-
-
-def _equal_weights(tfl: Tfl, X: Operand, source: Any, padding: str, w: Window) -> None:
-    n, *space, channels = tfl.out.shape
-    kernel, zeros = tfl.ones(channels, tfl.tensor(X), (w.kernel[0], w.kernel[1]))
-    result = tfl.add(
-        "DEPTHWISE_CONV_2D",
-        [source, kernel, zeros],
-        tfl.out if len(space) == 2 else tfl.temp((n, 1, *space, channels), tfl.out),
-        padding=padding,
-        stride_h=w.stride[0],
-        stride_w=w.stride[1],
-        dilation_h_factor=1,
-        dilation_w_factor=1,
-        depth_multiplier=1,
-        fused_activation_function=tfl.activation,
-    )
-    if result is not tfl.out:
-        tfl.reshape(result, tfl.out.shape, tfl.out)
 
 
 def _each_end(pads: tuple[int, ...] | None, w: Window) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,9 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.errors import UnsupportedError
-from edgekit.graph import attributes, clip_bounds, constant, shape_of
+from edgekit.graph import Array, attributes, clip_bounds, constant, shape_of
 from edgekit.ops import OPS, Scale
 from edgekit.passes import prepare
+from edgekit.passes.convolution import CHANNELS
 from edgekit.passes.rewrite import add_constant, drop, make, put_in_place
 from edgekit.quant import numerics
 from edgekit.quant.plan import QParams
@@ -45,9 +47,8 @@ def lift(model: ir.Model) -> Lifted:
     """Prepare a model; if it is quantized, take its scales out.
 
     The passes run with the pairs in place, so that none merges tensors which were stored apart. Then a pair leaves
-    nothing behind, or an Identity where its reader needs another scale or would be taken in by the op before. A
-    BatchNormalization of a stored tensor becomes a depthwise convolution. The scale of a bias follows from its op's and
-    is not among those returned.
+    nothing behind, or an Identity where its reader needs another scale or would be taken in by the op before. The scale
+    of a bias follows from its op's and is not among those returned.
 
     Raises UnsupportedError, which names every tensor in a form that has no plan: integers at the model's edge, weights
     with a zero point, a tensor in two scales.
@@ -57,8 +58,8 @@ def lift(model: ir.Model) -> Lifted:
     opened = model.clone()
     weights = _weights(opened.graph)
     _refuse_loose(opened.graph)
-    for node in [node for node in opened.graph if node.op_type == "BatchNormalization"]:
-        _norm_as_convolution(opened.graph, node, weights)
+    _norms_as_convolutions(opened.graph, weights)
+    _means_as_convolutions(opened.graph, weights)
     _drop_pairs_of_moves(opened.graph)
     graph = prepare(opened, quantized=True)
     activations, copies = _close(graph.graph)
@@ -147,14 +148,18 @@ def _refuse_loose(graph: ir.Graph) -> None:
                 readers = {use.node.op_type for use in node.outputs[0].uses()}
                 loose = node.outputs[0].is_graph_output() or not readers <= {DEQUANTIZE}
                 if q.axis is not None or q.dtype not in ("int8", "uint8"):
-                    problems.append(f"tensor {source and source.name}: {q.dtype} along axis {q.axis}; expected int8 or uint8")
+                    problems.append(
+                        f"tensor {source and source.name}: {q.dtype} along axis {q.axis}; expected int8 or uint8"
+                    )
             else:
                 loose = writer is None or writer.op_type != QUANTIZE
-                if not loose and _parameters(writer) != q:
+                if writer is not None and not loose and _parameters(writer) != q:
                     problems.append(f"tensor {source and source.name}: is written in one scale and read in another")
             if loose:
                 stored = node.outputs[0] if node.op_type == QUANTIZE else source
-                problems.append(f"tensor {stored and stored.name}: integers at the model's edge; give a model with float edges")
+                problems.append(
+                    f"tensor {stored and stored.name}: integers at the model's edge; give a model with float edges"
+                )
         except UnsupportedError as error:
             problems += error.problems
     if problems:
@@ -162,26 +167,69 @@ def _refuse_loose(graph: ir.Graph) -> None:
     drop(graph, *(node for node in list(graph) if node.op_type == QUANTIZE and not node.outputs[0].uses()))
 
 
-def _norm_as_convolution(graph: ir.Graph, node: ir.Node, given: dict[str, QParams]) -> None:
-    """A BatchNormalization of a stored tensor -> a depthwise 1x1 convolution: one scale a channel holds its factor.
+def _norms_as_convolutions(graph: ir.Graph, given: dict[str, QParams]) -> None:
+    """BatchNormalization of a stored tensor -> a depthwise convolution with one factor, and so one scale, a channel.
 
-    One behind an operator whose result was not stored is left to the passes, which fold it.
+    One behind a convolution whose result was not stored is for the passes to fold: the scales of those weights take its
+    factors in.
     """
-    source, parameters = node.inputs[0], [constant(value) for value in node.inputs[1:5]]
-    writer = source.producer() if source is not None else None
-    if source is None or any(p is None for p in parameters) or (writer is not None and writer.op_type != DEQUANTIZE):
-        return
-    gamma, beta, mean, var = (np.asarray(p, np.float64) for p in parameters)
-    factor = gamma / np.sqrt(var + float(attributes(node).get("epsilon", 1e-5)))
-    rank, name = len(shape_of(source)), str(node.outputs[0].name)
-    shape = (-1, 1, *[1] * (rank - 2))
-    weight = add_constant(graph, f"{name}/factor", factor.reshape(shape).astype(np.float32))
-    bias = add_constant(graph, f"{name}/offset", (beta - mean * factor).astype(np.float32))
-    given[str(weight.name)] = numerics.symmetric(np.abs(factor), 0)
-    scaled = make("Conv", [source, weight, bias], node.outputs[0], f"{name}/scaled", group=factor.size)
-    graph.insert_after(node, scaled)
-    put_in_place(graph, node.outputs[0], scaled.outputs[0])
+    for node in [node for node in graph if node.op_type == "BatchNormalization"]:
+        parameters = [constant(value) for value in node.inputs[1:5]]
+        source = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if any(p is None for p in parameters) or source is None:
+            continue
+        gamma, beta, mean, var = (np.asarray(p, np.float64) for p in parameters)
+        factor = gamma / np.sqrt(var + float(attributes(node).get("epsilon", 1e-5)))
+        for value in node.inputs[1:5]:
+            given.pop(str(value and value.name), None)
+        if source.op_type == DEQUANTIZE:
+            scale = numerics.symmetric(np.abs(factor), 0)
+            kernel = factor.reshape(-1, 1, *[1] * (len(shape_of(node.outputs[0])) - 2))
+            _depthwise(graph, node, (kernel, beta - mean * factor), scale, given)
+        elif source.op_type in CHANNELS:
+            _take_in(source, factor, given)
+
+
+def _means_as_convolutions(graph: ir.Graph, given: dict[str, QParams]) -> None:
+    """AveragePool of a stored tensor -> a depthwise convolution of equal weights.
+
+    Every fourth mean of four integers is a tie: the integer kernels of pooling round it up, those of convolutions to
+    even, as the source does. A pool that leaves padding out of the mean stays.
+    """
+    for node in [node for node in graph if node.op_type == "AveragePool"]:
+        attrs, source = attributes(node), node.inputs[0].producer() if node.inputs[0] is not None else None
+        plain = attrs.get("auto_pad", "NOTSET") in ("NOTSET", "VALID") and not attrs.get("ceil_mode", 0)
+        whole = attrs.get("count_include_pad", 0) or not any(attrs.get("pads") or ())
+        if source is None or source.op_type != DEQUANTIZE or not (plain and whole):
+            continue
+        size, channels = attrs["kernel_shape"], shape_of(node.outputs[0])[1]
+        weight = 1 / math.prod(size)
+        kernel = np.full((channels, 1, *size), weight)
+        _depthwise(graph, node, (kernel, np.zeros(channels)), numerics.fixed(weight, 0), given)
+
+
+def _depthwise(
+    graph: ir.Graph, node: ir.Node, weights: tuple[Array, Array], scale: QParams, given: dict[str, QParams]
+) -> None:
+    """Put a convolution in place of a node, with the same windows; ``weights`` are its kernel and its bias."""
+    out, name = node.outputs[0], str(node.outputs[0].name)
+    kernel = add_constant(graph, f"{name}/kernel", weights[0].astype(np.float32))
+    bias = add_constant(graph, f"{name}/bias", weights[1].astype(np.float32))
+    given[str(kernel.name)] = scale
+    windows = {k: v for k, v in attributes(node).items() if k in ("auto_pad", "dilations", "pads", "strides")}
+    inputs = [node.inputs[0], kernel, bias]
+    made = make("Conv", inputs, out, f"{name}/depthwise", group=len(weights[1]), **windows)
+    graph.insert_after(node, made)
+    put_in_place(graph, out, made.outputs[0])
     drop(graph, node)
+    made.outputs[0].name = name
+
+
+def _take_in(node: ir.Node, factor: Array, given: dict[str, QParams]) -> None:
+    name, count = str(node.inputs[1] and node.inputs[1].name), len(factor)
+    if name in given and len(given[name].scale) in (1, count):
+        scales = (np.asarray(given[name].scale) * np.abs(factor)).astype(np.float32)
+        given[name] = QParams("int8", tuple(scales.tolist()), (0,) * count, CHANNELS[node.op_type])
 
 
 def _drop_pairs_of_moves(graph: ir.Graph) -> None:
@@ -213,27 +261,29 @@ def _close(graph: ir.Graph) -> tuple[dict[str, QParams], dict[str, QParams]]:
     """Take the pairs out of a prepared graph: how each tensor was stored, and each copy that is put in, by name."""
     writers = [node for node in graph if node.op_type == QUANTIZE]
     stored, copies, made = _stored(writers), dict[str, QParams](), dict[str, ir.Value]()
-    for value in stored:
-        for use in [use for use in value.uses() if use.node.op_type != QUANTIZE]:  # it reads what was not rounded
-            use.node.replace_input_with(use.idx, _copy(graph, use.node, value, f"{value.name}/real"))
+    one_with_reader: set[ir.Value] = set()
+    for tensor in stored:
+        for use in [use for use in tensor.uses() if use.node.op_type != QUANTIZE]:  # it reads what was not rounded
+            use.node.replace_input_with(use.idx, _copy(graph, use.node, tensor, f"{tensor.name}/real"))
     for writer in writers:
         value = writer.inputs[0]
         assert value is not None
-        results = [use.node.outputs[0] for use in writer.outputs[0].uses()]
-        for result, use in [(result, use) for result in results for use in result.uses()]:
-            wanted = _scale_for(use.node, stored[value], stored)
-            again = stored.pop(result, None) if use.node.op_type == QUANTIZE else None
-            if wanted == stored[value] and not _would_merge(value, use.node, stored):
-                continue
-            name = f"{value.name}/for/{use.node.outputs[0].name}"
-            copy = made[name] = made.get(name) or _copy(graph, use.node, value, name)
-            use.node.replace_input_with(use.idx, copy)
-            if again is not None:
-                stored[copy] = again
-            elif wanted is not None:
-                copies[str(copy.name)] = wanted
+        for real in [use.node.outputs[0] for use in writer.outputs[0].uses()]:
+            again = stored.pop(real, None)  # what is quantized once more
+            for use in list(real.uses()):
+                wanted = _scale_for(use.node, stored[value], stored)
+                if wanted == stored[value] and not _would_merge(value, use.node, stored):
+                    one_with_reader |= {value} if clip_bounds(use.node) is not None else set()
+                    continue
+                name = f"{value.name}/for/{use.node.outputs[0].name}"
+                copy = made[name] = made.get(name) or _copy(graph, use.node, value, name)
+                use.node.replace_input_with(use.idx, copy)
+                if use.node.op_type == QUANTIZE and again is not None:
+                    stored[copy] = again
+                elif wanted is not None:
+                    copies[str(copy.name)] = wanted
         _unpair(graph, writer)
-    scales = {str(value.name): q for value, q in stored.items()}
+    scales = {str(value.name): q for value, q in stored.items() if value not in one_with_reader}
     for value, q in stored.items():
         _put_activation(graph, value, q)
     return scales, copies
@@ -303,7 +353,7 @@ def _put_activation(graph: ir.Graph, value: ir.Value, q: QParams) -> None:
     bounds: list[ir.Value | None] = []
     if abs(high - RELU6) < q.scale[0] / 2:
         bounds = [add_constant(graph, f"{name}/{x:g}", np.asarray(x, np.float32)) for x in (0.0, RELU6)]
-    clip = make("Clip" if bounds else "Relu", [value, *bounds], value, name)
+    clip = make("Clip" if bounds else "Relu", [value, *bounds], value, f"{name}/clipped")
     graph.insert_after(node, clip)
     put_in_place(graph, value, clip.outputs[0])
     clip.replace_input_with(0, value)

@@ -139,8 +139,10 @@ def _about(plan: QuantPlan, precision: str, target: Target, lifted: Lifted) -> I
         yield f"{target.name}: nothing in the network is large enough for {precision}; the artifact is float32"
     if given := lifted.scales:
         lost = [name for name, q in given.items() if name not in plan or plan[name].scale != q.scale]
+        added = [str(out.name) for out in lifted.graph.graph.outputs if str(out.name) not in given and out.name in plan]
         said = f"the model was quantized elsewhere: {len(given) - len(lost)} of its {len(given)} scales are kept"
-        yield said + (f", not those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)}" if lost else "")
+        said += f", not those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)}" if lost else ""
+        yield said + (f"; that of {', '.join(added)} is from calibration" if added else "")
 
 
 def _load(project: Project) -> Loaded:

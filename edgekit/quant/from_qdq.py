@@ -18,7 +18,8 @@ import onnx_ir as ir
 from edgekit.errors import UnsupportedError
 from edgekit.graph import Array, attributes, clip_bounds, constant, shape_of
 from edgekit.ops import OPS, Scale
-from edgekit.passes import prepare
+from edgekit.passes import known, prepare
+from edgekit.passes.constants import fold_constants
 from edgekit.passes.convolution import CHANNELS
 from edgekit.passes.rewrite import add_constant, drop, make, put_in_place
 from edgekit.quant import numerics
@@ -56,6 +57,7 @@ def lift(model: ir.Model) -> Lifted:
     if not any(n.op_type == DEQUANTIZE and constant(_origin(n)) is None for n in model.graph):
         return Lifted(prepare(model))
     opened = model.clone()
+    fold_constants(opened, known.PAIR)  # scales may be computed
     weights = _weights(opened.graph)
     _refuse_loose(opened.graph)
     _norms_as_convolutions(opened.graph, weights)
@@ -79,8 +81,7 @@ def _weights(graph: ir.Graph) -> dict[str, QParams]:
     problems: list[str] = []
     for node in [n for n in graph if n.op_type == DEQUANTIZE and constant(_origin(n)) is not None]:
         try:
-            q = _parameters(node)
-            stored = constant(node.inputs[0])
+            q, stored = _parameters(node), constant(node.inputs[0])
             if stored is None:
                 stored = numerics.quantize(np.asarray(constant(_origin(node))), q)
             real, result = numerics.dequantize(stored, q), node.outputs[0]
@@ -99,7 +100,10 @@ def _weights(graph: ir.Graph) -> dict[str, QParams]:
             continue
         weight = add_constant(graph, str(result.name), real)
         put_in_place(graph, result, weight)
+        writer = node.inputs[0].producer() if node.inputs[0] is not None else None
         drop(graph, *done)
+        if writer is not None and not writer.outputs[0].uses():
+            drop(graph, writer)
         if q.dtype == "int8":
             given[str(weight.name)] = q
     if problems:

@@ -257,7 +257,7 @@ def qdq(tmp_path: Path, **changes: Any) -> Path:
     return save(tmp_path / "net.onnx", nodes, ends, held, changes.get("opset", 21))
 
 
-@pytest.mark.parametrize("opset", [11, 12, 13, 19, 21])
+@pytest.mark.parametrize("opset", [10, 11, 12, 13, 19, 21])
 def test_every_opset_with_the_pair(tmp_path: Path, opset: int) -> None:
     lifted = lift(load_graph(str(qdq(tmp_path, opset=opset))))
     assert lifted.scales["x"] == QParams("int8", (float(np.float32(0.1)),), (3,))

@@ -254,6 +254,13 @@ def qdq(tmp_path: Path, **changes: Any) -> Path:
     held = [const("s", 0.1, np.float32), const("z", zero, kinds[0]), const("other", 4, kinds[0])]
     held += [const("wq", np.full((4, 4), changes.get("weight", 1)), kinds[1]), const("wz", weight_zero, kinds[1])]
     ends = [port("x", [1, 4])], [port("y", [1, 4])]
+    if changes.get("again"):
+        nodes += [*pair("x", "other", "z"), node("Abs", ["x/real"], ["y2"])]
+        held[2] = const("other", 0.2, np.float32)
+        ends[1].append(port("y2", [1, 4]))
+    if changes.get("scale"):
+        nodes[1] = node("DequantizeLinear", ["xq", "fed", "z"], ["xr"], name="dequantize")
+        ends[0].append(port("fed", []))
     return save(tmp_path / "net.onnx", nodes, ends, held, changes.get("opset", 21))
 
 
@@ -405,6 +412,13 @@ def test_torch_exports_its_quantized_form(tmp_path: Path) -> None:
     [
         ({"read": "other"}, "tensor xq: is written in one scale and read in another"),
         ({"weight_zero": 7}, "weight wq: int8 with a zero point; integer kernels take symmetric int8"),
+        ({"weight_zero": np.uint16(0)}, "weight wq: uint16; integer kernels take int8, and int32 as a bias"),
+        (
+            {"zero": np.uint16(3)},
+            "; ".join(f"tensor {name}: uint16, scales: 1; expected int8 or uint8, and one" for name in "xh"),
+        ),
+        ({"again": True}, "tensor x: is quantized twice, in two scales"),
+        ({"scale": True}, "node dequantize: its scale is not constant, or given for blocks"),
     ],
 )
 def test_forms_without_a_plan(tmp_path: Path, changes: dict[str, Any], line: str) -> None:

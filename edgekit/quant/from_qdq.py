@@ -153,7 +153,7 @@ def _refuse_loose(graph: ir.Graph) -> None:
                 loose = node.outputs[0].is_graph_output() or not readers <= {DEQUANTIZE}
                 if q.axis is not None or q.dtype not in ("int8", "uint8"):
                     problems.append(
-                        f"tensor {source and source.name}: {q.dtype} along axis {q.axis}; expected int8 or uint8"
+                        f"tensor {source and source.name}: {q.dtype}, scales: {len(q.scale)}; expected int8 or uint8, and one"
                     )
             else:
                 loose = writer is None or writer.op_type != QUANTIZE

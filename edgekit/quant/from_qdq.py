@@ -152,9 +152,8 @@ def _refuse_loose(graph: ir.Graph) -> None:
                 readers = {use.node.op_type for use in node.outputs[0].uses()}
                 loose = node.outputs[0].is_graph_output() or not readers <= {DEQUANTIZE}
                 if q.axis is not None or q.dtype not in ("int8", "uint8"):
-                    problems.append(
-                        f"tensor {source and source.name}: {q.dtype}, scales: {len(q.scale)}; expected int8 or uint8, and one"
-                    )
+                    found = f"{q.dtype}, scales: {len(q.scale)}"
+                    problems.append(f"tensor {source and source.name}: {found}; expected int8 or uint8, and one")
             else:
                 loose = writer is None or writer.op_type != QUANTIZE
                 if writer is not None and not loose and _parameters(writer) != q:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,12 +25,12 @@ from edgekit.graph import shape_of
 from edgekit.measure import Measurement, glance, measure
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
-from edgekit.passes import prepare, steps
+from edgekit.passes import steps
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
 from edgekit.quant import calibrate, memory, reconstruct
-from edgekit.quant.from_qdq import take_out
-from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.quant.from_qdq import Lifted, lift
+from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
 from edgekit.reference import serialize
@@ -73,11 +73,11 @@ def build(
     profiles = [_profile(project, name) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
-        given = take_out(source.model)
-        graph = prepare(source.model)
+        lifted = lift(source.model)
+        graph, given = lifted.graph, {**lifted.scales, **lifted.copies}
     config = project.quantization
     precisions = {target: emit.precision_of(graph, target, config.precision) for target in profiles}
-    emit.refuse_unsupported(graph, precisions, config)
+    emit.refuse_unsupported(graph, precisions, config, given)
     if given and set(precisions.values()) != {"int8"}:
         raise ConfigError("the model is quantized to int8 already; another precision needs the float model")
     work.warnings += emit.unasked(precisions, config.precision)
@@ -94,10 +94,10 @@ def build(
     ranges, kept = work.ranges(graph, calibration) if ranges_wanted else ({}, {})
     found = []
     for target, precision in precisions.items():
-        rules = replace(emit.rules_of(target, config.float_nodes), given=given)
+        rules = emit.rules_of(target, config.float_nodes, given)
         form = emit.form(graph, target, precision, config.recurrent)
         plan = plan_for(form.model, precision, steps.ranges_of(form, ranges, kept), rules)
-        work.warnings += [line for line in _about(plan, precision, target, given) if line not in work.warnings]
+        work.warnings += [line for line in _about(plan, precision, target, lifted) if line not in work.warnings]
         rounded = form.model
         if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
             with work.stage("round", target.name):
@@ -136,14 +136,16 @@ def _known_gates(project: Project) -> None:
             raise ConfigError(f"{project.file}:gates.{name}: no target has that name{hint}")
 
 
-def _about(plan: QuantPlan, precision: str, target: Target, given: Mapping[str, QParams]) -> Iterator[str]:
+def _about(plan: QuantPlan, precision: str, target: Target, lifted: Lifted) -> Iterator[str]:
     """What is to say of a plan: that it plans nothing, or what it kept of the scales that a model came with."""
     if precision != "float32" and not plan:
         yield f"{target.name}: nothing in the network is large enough for {precision}; the artifact is float32"
-    if given:
+    if given := lifted.scales:
         lost = [name for name, q in given.items() if name not in plan or plan[name].scale != q.scale]
+        added = [str(out.name) for out in lifted.graph.graph.outputs if str(out.name) not in given and out.name in plan]
         said = f"the model was quantized elsewhere: {len(given) - len(lost)} of its {len(given)} scales are kept"
-        yield said + (f", not those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)}" if lost else "")
+        said += f", not those of {', '.join(lost[:5])}{', ...' * (len(lost) > 5)}" if lost else ""
+        yield said + (f"; that of {', '.join(added)} is from calibration" if added else "")
 
 
 def _load(project: Project) -> Loaded:

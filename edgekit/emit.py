@@ -10,11 +10,17 @@ import onnx_ir as ir
 
 from edgekit.emitters import Artifact
 from edgekit.errors import UnsupportedError
-from edgekit.graph import activations, all_units
+from edgekit.graph import Unit, activations, all_units
 from edgekit.passes.steps import Shaped, fuses, recurrent_nodes, shaped
 from edgekit.project import QuantizationConfig
-from edgekit.quant.kernels import computes_in_integers, touches_floats
-from edgekit.quant.plan import QuantPlan
+from edgekit.quant.kernels import (
+    activations_of,
+    computes_in_integers,
+    constant_weight,
+    has_integer_kernel,
+    touches_floats,
+)
+from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import STATIC, default_precision, plan_for
 from edgekit.quant.solve import Rules
 from edgekit.target import Target
@@ -111,12 +117,17 @@ def unasked(precisions: Mapping[Target, str], asked: str | None) -> list[str]:
     ]
 
 
-def rules_of(target: Target, float_nodes: Sequence[str] = ()) -> Rules:
-    """What a target and a project ask of a plan."""
-    return Rules(target.per_channel_fully_connected, frozenset(float_nodes))
+def rules_of(target: Target, float_nodes: Sequence[str] = (), given: Mapping[str, QParams] | None = None) -> Rules:
+    """What a target and a project ask of a plan, and the scales that the model came with."""
+    return Rules(target.per_channel_fully_connected, frozenset(float_nodes), given or {})
 
 
-def refuse_unsupported(graph: ir.Model, precisions: Mapping[Target, str], config: QuantizationConfig) -> None:
+def refuse_unsupported(
+    graph: ir.Model,
+    precisions: Mapping[Target, str],
+    config: QuantizationConfig,
+    given: Mapping[str, QParams] | None = None,
+) -> None:
     """Write the model once with made-up scales, so that all that a target cannot express is said before work starts.
 
     Nodes that would compute in float in an integer precision are problems too, unless they are allowed to.
@@ -133,7 +144,7 @@ def refuse_unsupported(graph: ir.Model, precisions: Mapping[Target, str], config
         model = found.model
         names = [*(str(value.name) for value in activations(model.graph)), *found.shared]
         ranges = dict.fromkeys(names, (-1.0, 1.0))
-        plan = plan_for(model, precision, ranges, rules_of(target, config.float_nodes))
+        plan = plan_for(model, precision, ranges, rules_of(target, config.float_nodes, given))
         if precision in STATIC and not config.allow_float:
             problems += [f"{target.name}: {problem}" for problem in _floating(model, plan, precision)]
         try:
@@ -147,8 +158,17 @@ def refuse_unsupported(graph: ir.Model, precisions: Mapping[Target, str], config
 def _floating(graph: ir.Model, plan: QuantPlan, precision: str) -> list[str]:
     """The nodes that compute on real numbers under a plan and were not told to."""
     return [
-        f"node {unit.node.name}: {unit.node.op_type} has no integer kernel, so it would be float in {precision}; "
+        f"node {unit.node.name}: {unit.node.op_type} {_why_float(unit, plan)}, so it would be float in {precision}; "
         "allow it (--allow-float), name it in quantization.float_nodes, or take another precision"
         for unit in all_units(graph.graph)
         if touches_floats(unit) and not computes_in_integers(unit, plan) and unit.node.name not in plan.float_nodes
     ]
+
+
+def _why_float(unit: Unit, plan: QuantPlan) -> str:
+    """Without a kernel, or because of what came without a scale in a model that was quantized elsewhere."""
+    if not has_integer_kernel(unit):
+        return "has no integer kernel"
+    weight = constant_weight(unit)
+    read = [*activations_of(unit), *([str(weight.name)] if weight is not None else [])]
+    return f"has to do with {', '.join(name for name in read if name not in plan)}, which came without a scale"

@@ -21,9 +21,9 @@ from edgekit.errors import ConfigError, DataError
 from edgekit.graph import Array, activations
 from edgekit.layout import decide, identity
 from edgekit.named import ForeignCode, load_named
-from edgekit.passes import prepare
 from edgekit.progress import Progress
 from edgekit.quant import numerics
+from edgekit.quant.from_qdq import lift
 from edgekit.quant.masks import SURE, masked
 from edgekit.quant.plan import QParams
 from edgekit.reference import Reference
@@ -301,7 +301,7 @@ def verify_artifact(
     """A finished artifact against the source graph: fidelity, and with ``metric`` (name, function) the evaluation."""
     from edgekit.runtimes import read
 
-    data, prepared = read(artifact), prepare(model)
+    data, prepared = read(artifact), lift(model).graph
     found = fidelity(prepared, data, samples, progress)
     if metric is None:
         return found, None

@@ -25,6 +25,10 @@ def through_json(plan: QuantPlan) -> QuantPlan:
     return QuantPlan.from_json(json.loads(json.dumps(plan.to_json())))
 
 
+def test_json_keeps_that_a_plan_is_exact() -> None:
+    assert through_json(QuantPlan({}, exact=True)).exact and not through_json(QuantPlan({})).exact
+
+
 def test_json_gives_an_equal_plan() -> None:
     back = through_json(PLAN)
     assert back == PLAN and back.sha256 == PLAN.sha256

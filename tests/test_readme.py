@@ -73,9 +73,13 @@ def test_installed_sizes_are_the_measured_ones() -> None:
 def test_agreement_with_quantized_models_is_the_measured_one() -> None:
     found = json.loads((ROOT / "benchmarks" / "results" / "from_qdq.json").read_text())
     said = " ".join(section("docs/quantization.md", "Models that come quantized").split())
-    named = {"cifar10_resnet56": "ResNet56", "unet": "U-Net", "cifar10_mobilenet_v3": "MobileNetV3"}
-    for network, name in named.items():
-        assert re.search(rf"{name} \({100 * found.pop(network)['within_one']:.1f} %", said), name
+    assert {result["onnx"]["equal"] for result in found.values()} == {1.0}, "said to give the source's integers"
+    assert max(result["layers"]["worst_steps"] for result in found.values()) == 1, "said to be one step off at most"
+    deep = {name: found.pop(network) for network, name in (("cifar10_resnet56", "ResNet56"), ("unet", "U-Net"))}
+    for name, result in deep.items():
+        assert re.search(rf"{name} \({100 * result['within_one']:.1f} %", said), name
+    itself = [f"{100 * result['itself']['within_one']:.1f} %" for result in deep.values()]
+    assert f"for {' and '.join(itself)} of the same values" in said
     assert {round(result["within_one"], 3) for result in found.values()} == {1.0}, "said to agree for all values"
 
 

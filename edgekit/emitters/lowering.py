@@ -13,7 +13,7 @@ from edgekit.emitters.constants import Constants
 from edgekit.emitters.tflite_graph import Graph, Op, Tensor
 from edgekit.graph import MEMORY, Array, Unit, attributes, constant, dtype_of, is_float, shape_of
 from edgekit.layout import Layouts, Perm, identity
-from edgekit.ops import OPS, Layout, LoweringError
+from edgekit.ops import OPS, Layout, LoweringError, Quant
 from edgekit.ops.context import Operand
 from edgekit.quant import numerics
 from edgekit.quant.kernels import computes_in_integers
@@ -67,6 +67,7 @@ class Lowering(Constants):
         self.shape = shape_of(unit.outputs[0])
         self.out_perm = self.layouts.stored[str(unit.outputs[0].name)]
         self.quantized = self.out.quant is not None
+        self.exact = self.quantized and self.plan.exact
         known = ACTIVATIONS.get(unit.bounds)
         self.activation = known or "NONE"
         final = self.out
@@ -204,6 +205,21 @@ class Lowering(Constants):
         assert found is not None
         return found
 
+    def in_scale(self, quant: Quant) -> Tensor:
+        if self.out.quant is None or quant.fixed is None:
+            return self.out
+        wanted = numerics.fixed(*quant.fixed, self.out.dtype)
+        return self.out if self.out.quant == wanted else self.temp(self.out.shape, self.out, quant=wanted)
+
+    def requantize(self, source: Any, output: Any = None) -> Tensor:
+        tensor, out = self.tensor(source), self.out if output is None else output
+        if tensor is out:
+            return tensor
+        if not (self.exact and tensor.dtype == out.dtype == "int8"):
+            return self.add("QUANTIZE", [tensor], out)
+        one = Tensor("one", (1,), "int8", QParams("int8", (1.0,), (0,)), np.ones(1, np.int8))
+        return self.add("MUL", [tensor, one], out, fused_activation_function="NONE")
+
     def scaled(self, quant: QParams | None, factor: float) -> QParams | None:
         """The same integers for values ``factor`` times as large."""
         return None if quant is None else numerics.fixed(quant.scale[0] * factor, quant.zero_point[0], quant.dtype)
@@ -268,7 +284,7 @@ class Lowering(Constants):
         tensor = self._input(source)
         if tensor.quant != output.quant:  # type: ignore[union-attr]
             rest = output if (low, high) == (-math.inf, math.inf) else self.temp(output.shape, output)
-            tensor = self.add("QUANTIZE", [tensor], rest)
+            tensor = self.requantize(tensor, rest)
         elif (low, high) == (-math.inf, math.inf):
             self.reshape(tensor, output.shape, output)
         for code, bound, last in (("MAXIMUM", low, high == math.inf), ("MINIMUM", high, True)):

@@ -22,14 +22,14 @@ from edgekit.passes.known import refuse_unsound
 from edgekit.runtimes import Session, open_session
 
 Shapes = Mapping[str, Sequence[int]]
-OLDEST = 11
+OLDEST = 10
 ONNX = ("", "ai.onnx")
 # Ops of which onnx infers no shape (or stops), and one that gives the same shape and type.
 SAME_SHAPE = {"GroupNormalization": "InstanceNormalization", "MeanVarianceNormalization": "Identity"}
 
 
 def load(path: Path, shapes: Shapes | None = None) -> Loaded:
-    """Read an ONNX file (opset 11 to the newest that onnx knows).
+    """Read an ONNX file (opset 10 to the newest that onnx knows).
 
     Raises ModelError when it is not one, and UnsupportedError when it has ops that ONNX does not know.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from edgekit.ops.declare import NUMBERS, Layout, Quant, Scale, op, unsupported
 NONE = {"fused_activation_function": "NONE"}
 FIRST = Quant(inputs=(0,))
 UNIT = Quant(scale=Scale.FIXED, fixed=(1 / 256, -128))  # logistic and softmax: [0, 1)
+SIGNED_UNIT = Quant(scale=Scale.FIXED, fixed=(1 / 128, 0))
+LOGARITHM = Quant(scale=Scale.FIXED, fixed=(16 / 256, 127))
 
 
 @op("Relu", since=14, layout=Layout.ANY, types=NUMBERS)
@@ -37,8 +40,11 @@ def _clip(tfl: Tfl, source: Operand, low: float, high: float) -> None:
 
 @op("LeakyRelu", since=16, layout=Layout.ANY)
 def leaky_relu(tfl: Tfl, X: Operand, *, alpha: float = 0.01) -> None:
-    """LEAKY_RELU."""
-    tfl.add("LEAKY_RELU", [X], alpha=float(alpha))
+    """LEAKY_RELU, whose int8 kernel is a step off for many integers: where that counts it is a table."""
+    if tfl.exact:
+        tfl.lookup(X, lambda x: np.where(x < 0, np.float32(alpha) * x, x))
+    else:
+        tfl.add("LEAKY_RELU", [X], alpha=float(alpha))
 
 
 @op("PRelu", since=16, layout=Layout.ANY)
@@ -141,26 +147,36 @@ def mish(tfl: Tfl, X: Operand) -> None:
 
 @op("Sigmoid", since=13, layout=Layout.ANY, quant=UNIT)
 def sigmoid(tfl: Tfl, X: Operand) -> None:
-    """LOGISTIC."""
-    tfl.add("LOGISTIC", [X])
+    """LOGISTIC; a table where the model came with another scale than the operator's."""
+    _in_its_scale(tfl, "LOGISTIC", X, UNIT, lambda x: 1 / (1 + np.exp(-x)))
 
 
-@op("Tanh", since=13, layout=Layout.ANY, quant=Quant(scale=Scale.FIXED, fixed=(1 / 128, 0)))
+@op("Tanh", since=13, layout=Layout.ANY, quant=SIGNED_UNIT)
 def tanh(tfl: Tfl, input: Operand) -> None:
-    """TANH."""
-    tfl.add("TANH", [input])
+    """TANH; a table where the model came with another scale than the operator's."""
+    _in_its_scale(tfl, "TANH", input, SIGNED_UNIT, np.tanh)
+
+
+def _in_its_scale(tfl: Tfl, code: str, source: Operand, quant: Quant, function: Callable[[Array], Array]) -> None:
+    if tfl.in_scale(quant) is tfl.out:
+        tfl.add(code, [source])
+    else:
+        tfl.lookup(source, function)
 
 
 @op("HardSigmoid", since=6, layout=Layout.ANY)
 def hard_sigmoid(tfl: Tfl, X: Operand, *, alpha: float = 0.2, beta: float = 0.5) -> None:
-    """ADD, RELU6 and MUL, where alpha is 1/6 and beta 1/2 as torch has it; else a table, or clip(alpha x + beta)."""
-    if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
+    """ADD, RELU6 and MUL, where alpha is 1/6 and beta 1/2 as torch has it; else a table, or clip(alpha x + beta).
+
+    ADD rounds ties up, which is a step off at x = 0 in a scale of 1/255: where that counts it is a table.
+    """
+    if not tfl.exact and math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
         quant = tfl.scaled(tfl.out.quant, 6.0)
         middle = tfl.temp(tfl.out.shape, dtype=tfl.out.dtype, quant=quant)
         tfl.add("ADD", [X, tfl.number(3.0, tfl.out)], middle, fused_activation_function="RELU6")
         tfl.add("MUL", [middle, tfl.number(1 / 6, tfl.out)], fused_activation_function="NONE")
     elif tfl.quantized:
-        tfl.lookup(X, lambda x: np.clip(alpha * x + beta, 0, 1))
+        tfl.lookup(X, lambda x: np.clip(np.float32(alpha) * x + np.float32(beta), 0, 1))
     else:
         scaled = tfl.temp(tfl.out.shape, tfl.out)
         tfl.add("MUL", [X, tfl.number(alpha, tfl.out)], scaled, fused_activation_function="NONE")
@@ -171,8 +187,11 @@ def hard_sigmoid(tfl: Tfl, X: Operand, *, alpha: float = 0.2, beta: float = 0.5)
 
 @op("HardSwish", since=14, layout=Layout.ANY)
 def hard_swish(tfl: Tfl, X: Operand) -> None:
-    """HARD_SWISH."""
-    tfl.add("HARD_SWISH", [X])
+    """HARD_SWISH, which rounds some of 256 integers the other way: where that counts it is a table."""
+    if tfl.exact:
+        tfl.lookup(X, lambda x: x * np.clip(x / np.float32(6) + np.float32(0.5), 0, 1))
+    else:
+        tfl.add("HARD_SWISH", [X])
 
 
 @op("Gelu", since=20, layout=Layout.ANY)
@@ -209,10 +228,10 @@ def _erf(x: Array) -> Array:
 @op("Softmax", since=13, layout=Layout.LAST, quant=UNIT)
 def softmax(tfl: Tfl, input: Operand, *, axis: int = -1) -> None:
     """SOFTMAX over the axis that is stored last."""
-    tfl.add("SOFTMAX", [input], beta=1.0)
+    tfl.requantize(tfl.add("SOFTMAX", [input], tfl.in_scale(UNIT), beta=1.0))
 
 
-@op("LogSoftmax", since=13, layout=Layout.LAST, quant=Quant(scale=Scale.FIXED, fixed=(16 / 256, 127)))
+@op("LogSoftmax", since=13, layout=Layout.LAST, quant=LOGARITHM)
 def log_softmax(tfl: Tfl, input: Operand, *, axis: int = -1) -> None:
     """LOG_SOFTMAX over the axis that is stored last."""
-    tfl.add("LOG_SOFTMAX", [input])
+    tfl.requantize(tfl.add("LOG_SOFTMAX", [input], tfl.in_scale(LOGARITHM)))

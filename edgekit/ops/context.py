@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from edgekit.ops.declare import Quant
 from edgekit.quant.plan import QParams
 
 Array = NDArray[Any]
@@ -46,7 +47,8 @@ class Tfl(Protocol):
     """The lowering context of one node.
 
     ``out`` is the tensor that the node must fill, ``shape`` its shape in source order, ``activation`` the fused
-    activation to hand to the operator, and ``quantized`` whether the result is an integer with a scale.
+    activation to hand to the operator, ``quantized`` whether the result is an integer with a scale, and ``exact``
+    whether it must be the one that rounding the real result gives, to the last step.
     """
 
     out: Tensor
@@ -55,6 +57,7 @@ class Tfl(Protocol):
     shape: tuple[int, ...]
     activation: str
     quantized: bool
+    exact: bool
 
     def add(self, code: str, inputs: Sequence[Any], output: Any = None, **options: Any) -> Tensor:
         """Write an operator; inputs are operands, tensors, integer arrays (as int32 constants) or None."""
@@ -69,6 +72,12 @@ class Tfl(Protocol):
 
     def aligned(self, operand: Operand, trim: bool = True) -> Any:
         """An operand of an op whose tensors share one order; ``trim`` drops a constant's leading axes of length 1."""
+
+    def in_scale(self, quant: Quant) -> Tensor:
+        """Where an operator whose result has the scale ``quant.fixed`` may put it: ``out``, if that has this scale."""
+
+    def requantize(self, source: Any, output: Any = None) -> Tensor:
+        """Bring ``source`` into the scale of ``output`` (``out``), unless it is that tensor already."""
 
     def scaled(self, quant: QParams | None, factor: float) -> QParams | None:
         """The same integers for values ``factor`` times as large."""

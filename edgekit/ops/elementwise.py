@@ -194,7 +194,7 @@ def reciprocal(tfl: Tfl, X: Operand) -> None:
 def identity(tfl: Tfl, input: Operand) -> None:
     """Nothing, or QUANTIZE between two scales."""
     if tfl.tensor(input).quant != tfl.out.quant:
-        tfl.add("QUANTIZE", [input])
+        tfl.requantize(input)
     else:
         tfl.reshape(input, tfl.out.shape, tfl.out)
 

@@ -62,12 +62,17 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-def prepare(model: ir.Model) -> ir.Model:
-    """Run every pass on a copy of the model, and infer the shapes of the result."""
+def prepare(model: ir.Model, quantized: bool = False) -> ir.Model:
+    """Run every pass on a copy of the model, and infer the shapes of the result.
+
+    ``quantized`` lets QuantizeLinear and DequantizeLinear through, as ``quant.from_qdq`` wants them.
+    """
     from edgekit.frontends.onnx import infer_shapes
 
     prepared = model.clone()
     for step in PASSES:
+        if step is known.refuse_unknown and quantized:
+            step = known.refuse_unknown_but_pairs
         step(prepared)
     unique_names(prepared.graph)
     return infer_shapes(prepared)

@@ -253,6 +253,8 @@ def _shared_or_fixed(value: ir.Value) -> bool:
     from edgekit.ops import OPS, Scale
 
     producer = value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear":  # ``quant.from_qdq`` copies it where it must
+        return False
     if producer is None or value.is_graph_output() or len(value.uses()) > 1:
         return True
     declared = OPS.get(producer.op_type)

@@ -14,8 +14,11 @@ LARGEST = 1 << 26
 FOLDED = ("DequantizeLinear", "ConstantOfShape")  # of a constant, also where the folder would by itself leave them
 
 
-def fold_constants(model: ir.Model) -> bool:
-    """Evaluate nodes of constants, shape arithmetic included. Ensures: no Constant node; nothing unused."""
+def fold_constants(model: ir.Model, keep: frozenset[str] = frozenset()) -> bool:
+    """Evaluate nodes of constants, shape arithmetic included. Ensures: no Constant node; nothing unused.
+
+    ``keep`` names ops that are left as they are.
+    """
     from onnxscript import optimizer
 
     for node in model.graph:
@@ -27,7 +30,7 @@ def fold_constants(model: ir.Model) -> bool:
             model,
             input_size_limit=LARGEST,
             output_size_limit=LARGEST,
-            should_fold=lambda node: node.op_type in FOLDED or None,
+            should_fold=lambda node: node.op_type not in keep and (node.op_type in FOLDED or None),
         )
         common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
         if all(node.op_type != "Shape" for node in model.graph):

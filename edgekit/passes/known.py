@@ -14,6 +14,7 @@ REWRITTEN = frozenset({
     "ReduceSumSquare", "Trilu",
 })  # fmt: skip
 WEIGHTED = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", *GATES})
+PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 QUANTIZED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
     "MatMulInteger", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm",
@@ -41,6 +42,14 @@ def _said(node: ir.Node) -> str:
 def refuse_unknown(model: ir.Model) -> bool:
     """Ensures: every op is declared or will be rewritten. Raises UnsupportedError that names every other node."""
     problems = unknown_ops(model.graph, REWRITTEN) + [_said(node) for node in model.graph if node.op_type in WRITTEN]
+    if problems:
+        raise UnsupportedError(problems)
+    return False
+
+
+def refuse_unknown_but_pairs(model: ir.Model) -> bool:
+    """As ``refuse_unknown``, for a model in QDQ form."""
+    problems = unknown_ops(model.graph, REWRITTEN | PAIR)
     if problems:
         raise UnsupportedError(problems)
     return False

@@ -65,11 +65,13 @@ class QParams:
 class QuantPlan(Mapping[str, QParams]):
     """Tensor name -> ``QParams``. A tensor that is not in the plan stays as it is.
 
-    ``float_nodes`` names the nodes that compute on real numbers though the tensors around them are planned.
+    ``float_nodes`` names the nodes that compute on real numbers though the tensors around them are planned. ``exact``
+    asks of every op the integers that rounding its real result gives, where the fastest kernel may be a step off.
     """
 
     tensors: Mapping[str, QParams]
     float_nodes: frozenset[str] = frozenset()
+    exact: bool = False
 
     def __getitem__(self, name: str) -> QParams:
         return self.tensors[name]
@@ -83,13 +85,14 @@ class QuantPlan(Mapping[str, QParams]):
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal plan."""
         tensors = {name: self.tensors[name].to_json() for name in sorted(self.tensors)}
-        return {"schema": 1, "float_nodes": sorted(self.float_nodes), "tensors": tensors}
+        more = {"exact": True} if self.exact else {}
+        return {"schema": 1, "float_nodes": sorted(self.float_nodes), "tensors": tensors, **more}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> QuantPlan:
         """The plan that ``to_json`` wrote."""
         tensors = {name: QParams.from_json(item) for name, item in value["tensors"].items()}
-        return cls(tensors, frozenset(value["float_nodes"]))
+        return cls(tensors, frozenset(value["float_nodes"]), value.get("exact", False))
 
     @property
     def sha256(self) -> str:

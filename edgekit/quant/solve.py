@@ -13,7 +13,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.graph import GATES, MEMORY, Array, Unit, all_units, attributes, constant, is_float, shape_of
+from edgekit.graph import (
+    GATES,
+    MEMORY,
+    Array,
+    Unit,
+    all_units,
+    attributes,
+    clip_bounds,
+    constant,
+    is_float,
+    shape_of,
+)
 from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
 from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of, tied, weights_of
@@ -30,7 +41,10 @@ EVERYTHING, NOTHING = (-math.inf, math.inf), (math.inf, -math.inf)
 
 @dataclass(frozen=True)
 class Rules:
-    """What a target asks of the plan, and what it was ``given`` by name (``from_qdq``)."""
+    """What a target asks of the plan, and what it was ``given`` by name (``from_qdq``).
+
+    Where scales are given, a tensor without one stays real; only that of the model's outputs are drawn from ranges.
+    """
 
     per_channel_fully_connected: bool = True
     float_nodes: frozenset[str] = frozenset()
@@ -65,26 +79,46 @@ def solve(
     ranges = without_masks(model.graph, ranges, activations)
     integer = [u for u in all_units(model.graph) if has_integer_kernel(u) and u.node.name not in rules.float_nodes]
     read = {name for unit in integer for name in activations_of(unit)}
-    plan = _activations(integer, {name: r for name, r in ranges.items() if name in read}, activations, rules.given)
+    groups = _groups(integer, rules.given)
+    wanted = {name: r for name, r in ranges.items() if name in read}
+    if rules.given:
+        known = {groups.find(name) for name in (*rules.given, *(str(value.name) for value in model.graph.outputs))}
+        wanted = {name: r for name, r in wanted.items() if groups.find(name) in known}
+    plan = _activations(integer, groups, wanted, activations, rules.given)
     for unit in integer:
         _constants(unit, plan, ranges, rules, activations)
         if unit.node.op_type == "LSTM":
             name = f"{unit.outputs[0].name}{MEMORY}"
             plan[name] = numerics.power_of_two(max(map(abs, ranges[name])))
-    return QuantPlan(plan, rules.float_nodes)
+    return QuantPlan(plan, rules.float_nodes, exact=bool(rules.given))
+
+
+def _groups(graph_units: list[Unit], given: Mapping[str, QParams]) -> Groups:
+    """Which activations share a scale."""
+    groups = Groups()
+    for unit in graph_units:
+        clips = given and _clips_unstored(unit, given)
+        for names in [tuple(activations_of(unit))] if clips else tied(unit):
+            for name in names[1:]:
+                groups.join(names[0], name)
+    return groups
+
+
+def _clips_unstored(unit: Unit, given: Mapping[str, QParams]) -> bool:
+    """Whether a lone Relu or Clip reads what came without a scale: in that of its result it clips the same integers."""
+    source = unit.node.inputs[0]
+    alone = source is not None and str(source.name) not in given and len(source.uses()) == 1
+    return alone and clip_bounds(unit.node) is not None
 
 
 def _activations(
-    graph_units: list[Unit], ranges: Mapping[str, Range], dtype: str, given: Mapping[str, QParams]
+    graph_units: list[Unit], groups: Groups, ranges: Mapping[str, Range], dtype: str, given: Mapping[str, QParams]
 ) -> dict[str, QParams]:
-    groups, fixed = Groups(), dict[str, QParams]()
+    fixed = dict[str, QParams]()
     copies: list[tuple[str, str]] = []
     for unit in graph_units:
         quant = OPS[unit.node.op_type].quant
         outs = [str(v.name) for v in unit.outputs if is_float(v)]
-        for names in tied(unit):
-            for name in names[1:]:
-                groups.join(names[0], name)
         if quant.fixed is not None:
             fixed |= {name: numerics.fixed(*quant.fixed, dtype) for name in outs}
         elif unit.node.op_type == "Identity" and outs:
@@ -134,7 +168,7 @@ def _constants(unit: Unit, plan: dict[str, QParams], ranges: Mapping[str, Range]
             plan[str(value.name)] = out if out is not None and quant.scale is Scale.SHARED else found
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
     weight, bias = constant_weight(unit), unit.bias_value
-    if weight is None or source is None or out is None:
+    if weight is None or source is None or out is None or (rules.given and str(weight.name) not in rules.given):
         return
     if quant.recurrent is not None:
         plan |= {
@@ -159,8 +193,11 @@ def _given_weight(unit: Unit, rules: Rules) -> QParams | None:
     given = rules.given.get(str(weight.name)) if weight is not None else None
     if weight is None or given is None:
         return None
-    given = replace(given, axis=given.axis if given.axis is None else OPS[unit.node.op_type].quant.channel_axis)
     real = np.asarray(constant(weight), np.float64)
+    if given.axis is not None:
+        given = replace(given, axis=OPS[unit.node.op_type].quant.channel_axis)
+        if given.axis is None or len(given.scale) != real.shape[given.axis]:
+            return None
     off = np.abs(numerics.dequantize(numerics.quantize(real, given), given) - real).max()
     return given if off <= ON_GRID * min(given.scale) else None
 

@@ -28,7 +28,7 @@ from edgekit.output import CACHE, Cache, prepare_folder, write
 from edgekit.passes import prepare
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
-from edgekit.quant import calibrate, reconstruct
+from edgekit.quant import calibrate, equalize, reconstruct
 from edgekit.quant.from_qdq import take_out
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
@@ -91,20 +91,21 @@ def build(
             )
         if ranges_wanted or project.calibration.data:
             work.warnings += look(calibration)
-    ranges = work.ranges(graph, calibration) if ranges_wanted else {}
+    equal = work.equalized(graph, calibration) if ranges_wanted and not given else graph
+    ranges = work.ranges(equal, calibration) if ranges_wanted else {}
     found = []
     for target, precision in precisions.items():
         rules = replace(emit.rules_of(target, config.float_nodes), given=given)
-        plan = plan_for(graph, precision, ranges, rules)
+        rounded = scaled = equal if needs_calibration(precision) else graph
+        plan = plan_for(scaled, precision, ranges, rules)
         work.warnings += [line for line in _about(plan, precision, target, given) if line not in work.warnings]
-        rounded = graph
         if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
             with work.stage("round", target.name):
-                rounded = work.rounded(graph, plan, calibration)
+                rounded = work.rounded(scaled, plan, calibration)
         with work.stage("emit", target.name):
             artifact = emit.emit(rounded, plan, target, work.description(calibration, precision))
             path = write(prepare_folder(out / target.name) / target.artifact_name, artifact.data)
-        found.append(_Built(target, plan, artifact, path))
+        found.append(_Built(target, scaled, plan, artifact, path))
     judging = calibration if evaluation is None else evaluation
     for built in found:
         work.examine(built, graph, judging, evaluation)
@@ -173,9 +174,10 @@ def _against_source(source: Loaded, graph: ir.Model, samples: Samples) -> dict[s
 
 @dataclass
 class _Built:
-    """One artifact and what was found out about it."""
+    """One artifact, the float graph that it holds in integers, and what was found out about it."""
 
     target: Target
+    graph: ir.Model
     plan: QuantPlan
     artifact: Artifact
     path: Path
@@ -226,6 +228,19 @@ class _Work:
             raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
         return calibration, evaluation
 
+    def equalized(self, graph: ir.Model, samples: Samples) -> ir.Model:
+        """The graph with its channels scaled, unless that is left out: the same function."""
+        if not self.project.calibration.equalize:
+            return graph
+
+        def found() -> list[int]:
+            return equalize.factors(graph, samples, self.progress, len(samples))
+
+        with self.stage("equalize"):
+            return equalize.scaled(
+                graph, self.remembered("factors", [_sha256(serialize(graph)), samples.sha256], found)
+            )
+
     def ranges(self, graph: ir.Model, samples: Samples) -> dict[str, Range]:
         """The range of each activation."""
         config = self.project.calibration
@@ -261,7 +276,7 @@ class _Work:
         calibration = {"sha256": samples.sha256, "samples": len(samples), "range": config.range}
         facts = {
             "source": self.project.model.source,
-            "calibration": calibration | {"rounding": config.rounding},
+            "calibration": calibration | {"rounding": config.rounding, "equalize": config.equalize},
             "precision": precision,
         }
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)
@@ -270,7 +285,7 @@ class _Work:
         """Verify, evaluate and measure one artifact."""
         name = built.target.name
         with self.stage("verify", name):
-            built.fidelity = verify.fidelity(graph, built.artifact.data, samples, self.progress)
+            built.fidelity = verify.fidelity(built.graph, built.artifact.data, samples, self.progress)
         if evaluation is not None:
             with self.stage("evaluate", name):
                 built.evaluation = self._evaluated(built, graph, evaluation)

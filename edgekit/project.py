@@ -42,6 +42,7 @@ class CalibrationConfig:
     """Calibration data and how ranges are drawn from it. ``percentile`` is the share (in %) that is kept.
 
     ``rounding``: weights to the nearest integer, or with regard to what they multiply (``quant.reconstruct``).
+    ``equalize``: channels are scaled so that all use their tensor's integers (``quant.equalize``).
 
     ``supply`` says how to come by a recipe's data that is not there yet.
     """
@@ -53,6 +54,7 @@ class CalibrationConfig:
     range: str = "mse"
     percentile: float = 99.99
     rounding: str = "reconstruct"
+    equalize: bool = True
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputCo
         "range": table.choice("range", RANGES),
         "percentile": table.number("percentile", least=50.0, most=100.0),
         "rounding": table.choice("rounding", ROUNDINGS),
+        "equalize": table.flag("equalize"),
     }
     table.close()
     given = {key: value for key, value in given.items() if value is not None}

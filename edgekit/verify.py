@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from edgekit.named import ForeignCode, load_named
 from edgekit.passes import prepare
 from edgekit.progress import Progress
 from edgekit.quant import numerics
+from edgekit.quant.equalize import PINNED, Channels
 from edgekit.quant.plan import QParams
 from edgekit.reference import Reference
 from edgekit.report.model import Evaluation, Fidelity, Parity, TensorFidelity
@@ -132,13 +133,37 @@ class _Noise:
         return 10 * math.log10(signal / self.noise) if signal > 0 else -math.inf
 
 
+@dataclass
+class _Scaled(_Noise):
+    """Sums for a tensor whose channels were equalized: each is compared up to a factor. ``axes`` lie within one."""
+
+    axes: tuple[int, ...] = ()
+    products: Array = field(default_factory=lambda: np.zeros(3))
+
+    def add(self, reference: Array, found: Array, keep_mean: bool = False) -> None:
+        wanted, got = reference.astype(np.float64), found.astype(np.float64)
+        pairs = ((wanted, wanted), (wanted, got), (got, got))
+        self.products = self.products + np.stack([(a * b).sum(self.axes) for a, b in pairs], -1)
+        power, common, found_power = np.moveaxis(self.products, -1, 0)
+        self.signal = float(power.sum())
+        self.noise = float((power - common**2 / np.where(found_power > 0, found_power, 1.0)).sum())
+        self.count += 1
+
+
 def fidelity(
-    prepared: ir.Model, data: bytes, samples: Iterable[Sample], progress: Progress, limit: int = FIDELITY_SAMPLES
+    prepared: ir.Model,
+    data: bytes,
+    samples: Iterable[Sample],
+    progress: Progress,
+    limit: int = FIDELITY_SAMPLES,
+    equalized: bool = False,
 ) -> Fidelity:
     """Signal-to-noise of every output and of every inner tensor that the artifact still has.
 
-    Raises DataError when there are no samples.
+    ``equalized`` says that the artifact's channels have factors which ``prepared`` has not. Raises DataError when there
+    are no samples.
     """
+    channels = _channels(prepared.graph) if equalized else {}
     reference, candidate = FloatModel(prepared, inner=True), ArtifactModel(data, prepared)
     outputs: dict[str, _Noise] = {}
     inner: dict[str, _Noise] = {}
@@ -151,7 +176,7 @@ def fidelity(
             for name, value in candidate.tensors().items():
                 known = reference.tensors.get(name)
                 if known is not None and known.shape == value.shape:
-                    sums = inner.setdefault(name, _Noise())
+                    sums = inner.setdefault(name, _Scaled(axes=channels[name]) if name in channels else _Noise())
                     sums.add(known, value)
                     sums.limits(value, candidate.file.quant.get(name))
             count += 1
@@ -165,6 +190,17 @@ def fidelity(
         if str(v.name) in inner
     )
     return Fidelity(count, {name: noise.snr_db for name, noise in outputs.items()}, table)
+
+
+def _channels(graph: ir.Graph) -> dict[str, tuple[int, ...]]:
+    """The tensors that equalizing may scale, and the axes along which their elements have one factor."""
+    channels = Channels(graph)
+    found = {str(value.name): channels.of(value) for value in activations(graph)}
+    return {
+        name: tuple(axis for axis, size in enumerate(classes.shape) if size == 1)
+        for name, classes in found.items()
+        if (classes != PINNED).any()
+    }
 
 
 def _row(name: str, ops: Mapping[str, str], noise: _Noise, file: ArtifactFile) -> TensorFidelity:
@@ -299,7 +335,8 @@ def verify_artifact(
     from edgekit.runtimes import read
 
     data, prepared = read(artifact), prepare(model)
-    found = fidelity(prepared, data, samples, progress)
+    equalized = bool(read_artifact(data).metadata.get("calibration", {}).get("equalize"))
+    found = fidelity(prepared, data, samples, progress, equalized=equalized)
     if metric is None:
         return found, None
     name, function = metric

@@ -30,6 +30,7 @@ from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
 from edgekit.quant import calibrate, equalize, reconstruct
 from edgekit.quant.from_qdq import take_out
+from edgekit.quant.mixed import crushed
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
@@ -98,7 +99,8 @@ def build(
         rules = replace(emit.rules_of(target, config.float_nodes), given=given)
         rounded = scaled = equal if needs_calibration(precision) else graph
         plan = plan_for(scaled, precision, ranges, rules)
-        work.warnings += [line for line in _about(plan, precision, target, given) if line not in work.warnings]
+        said = (*_about(plan, precision, target, given), *crushed(scaled.graph, plan, ranges))
+        work.warnings += [line for line in said if line not in work.warnings]
         if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
             with work.stage("round", target.name):
                 rounded = work.rounded(scaled, plan, calibration)
@@ -154,7 +156,7 @@ def _load(project: Project) -> Loaded:
         )
     shapes = {name: config.shape for name, config in model.inputs.items() if config.shape}
     weights = project.folder / model.weights if model.weights else None
-    return load_source(model.source, weights, shapes, project.folder)
+    return load_source(model.source, weights, shapes, project.folder, model.outputs)
 
 
 def _against_source(source: Loaded, graph: ir.Model, samples: Samples) -> dict[str, Any]:

@@ -25,10 +25,14 @@ PATH_KEYS = ("model.source", "model.weights", "calibration.data", "evaluation.da
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The source model. ``default`` is the preprocessing of inputs that are not declared (a recipe's)."""
+    """The source model. ``default`` is the preprocessing of inputs that are not declared (a recipe's).
+
+    ``outputs`` names the tensors at which it ends, where not at its own outputs.
+    """
 
     source: str = ""
     weights: str | None = None
+    outputs: tuple[str, ...] = ()
     inputs: Mapping[str, InputConfig] = field(default_factory=lambda: MappingProxyType({}))
     default: InputConfig = field(default_factory=InputConfig)
 
@@ -162,8 +166,9 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
 def _model(table: Table, default: InputConfig) -> ModelConfig:
     source, weights = table.text("source"), table.text("weights")
     inputs = {name: read_input(below) for name, below in table.tables("inputs").items()}
+    outputs = table.texts("outputs") or ()
     table.close()
-    return ModelConfig(source or "", weights, MappingProxyType(inputs), default)
+    return ModelConfig(source or "", weights, outputs, MappingProxyType(inputs), default)
 
 
 def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputConfig]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,20 @@ from edgekit.frontends.widen import widen
 from edgekit.graph import OPSET
 from edgekit.passes.known import refuse_unsound
 from edgekit.runtimes import Session, open_session
+from edgekit.toml_table import near_misses
 
 Shapes = Mapping[str, Sequence[int]]
 OLDEST = 11
 ONNX = ("", "ai.onnx")
 
 
-def load(path: Path, shapes: Shapes | None = None) -> Loaded:
-    """Read an ONNX file (opset 11 to the newest that onnx knows).
+def load(path: Path, shapes: Shapes | None = None, outputs: Sequence[str] = ()) -> Loaded:
+    """Read an ONNX file (opset 11 to the newest that onnx knows), up to the tensors ``outputs`` where some are named.
 
     Raises ModelError when it is not one, and UnsupportedError when it has ops that ONNX does not know.
     """
     source = str(path)
-    proto = _checked(_shaped(_read(path), source, shapes or {}), source)
+    proto = _checked(_shaped(_ending_at(_read(path), outputs, source), source, shapes or {}), source)
     model = ir.from_proto(proto)
     if widen(model):
         proto = ir.to_proto(model)
@@ -55,6 +56,35 @@ def _read(path: Path) -> onnx.ModelProto:
     if not all(isinstance(text, str) for text in texts):  # protobuf hands out bytes where it is not UTF-8
         raise ModelError(f"model {path}: not an ONNX file, truncated or corrupt (a name is not UTF-8)")
     return proto
+
+
+def _ending_at(proto: onnx.ModelProto, outputs: Sequence[str], source: str) -> onnx.ModelProto:
+    """The model with these tensors for outputs and only the nodes that they need. Raises ModelError on unknown ones."""
+    if not outputs:
+        return proto
+    graph = proto.graph
+    made = [name for node in graph.node for name in node.output if name]
+    for name in outputs:
+        if name not in made:
+            raise ModelError(f"model {source}: computes no tensor {name} for [model] outputs{near_misses(name, made)}")
+    wanted, kept = set(outputs), list[onnx.NodeProto]()
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            kept.insert(0, node)
+            wanted.update(_reads(node))
+    del graph.node[:], graph.output[:]
+    graph.node.extend(kept)
+    graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    return proto
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """The names that a node reads, those inside its branches and loops too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
+        yield from (value.name for value in attribute.g.output)
 
 
 def _shaped(proto: onnx.ModelProto, source: str, shapes: Shapes) -> onnx.ModelProto:

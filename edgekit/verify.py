@@ -18,7 +18,7 @@ import onnx_ir as ir
 from edgekit.artifact import STORED, ArtifactFile, read_artifact
 from edgekit.contract import Contract
 from edgekit.errors import ConfigError, DataError
-from edgekit.graph import Array, activations
+from edgekit.graph import Array, activations, selects
 from edgekit.layout import decide, identity
 from edgekit.named import ForeignCode, load_named
 from edgekit.passes import prepare
@@ -161,9 +161,10 @@ def fidelity(
     """Signal-to-noise of every output and of every inner tensor that the artifact still has.
 
     ``equalized`` says that the artifact's channels have factors which ``prepared`` has not. Raises DataError when there
-    are no samples.
+    are no samples. Of what NonMaxSuppression selects there is no signal-to-noise.
     """
     channels = _channels(prepared.graph) if equalized else {}
+    unsized = {value.name for value in prepared.graph.outputs if selects(value.producer())}
     reference, candidate = FloatModel(prepared, inner=True), ArtifactModel(data, prepared)
     outputs: dict[str, _Noise] = {}
     inner: dict[str, _Noise] = {}
@@ -172,6 +173,8 @@ def fidelity(
         for sample in _first(samples, limit):
             wanted, got = reference.outputs(sample.inputs), candidate.outputs(sample.inputs)
             for name, value in wanted.items():
+                if name in unsized:
+                    continue
                 outputs.setdefault(name, _Noise()).add(value, got[name].reshape(value.shape), keep_mean=True)
             for name, value in candidate.tensors().items():
                 known = reference.tensors.get(name)

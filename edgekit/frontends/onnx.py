@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from edgekit.errors import ModelError, UnsupportedError
 from edgekit.frontends import Loaded
 from edgekit.frontends.widen import widen
-from edgekit.graph import OPSET
+from edgekit.graph import OPSET, constant, selects, shape_of
 from edgekit.passes.known import refuse_unsound
 from edgekit.runtimes import Session, open_session
 from edgekit.toml_table import near_misses
@@ -72,9 +72,12 @@ def _ending_at(proto: onnx.ModelProto, outputs: Sequence[str], source: str) -> o
         if wanted.intersection(node.output):
             kept.insert(0, node)
             wanted.update(_reads(node))
-    del graph.node[:], graph.output[:]
-    graph.node.extend(kept)
-    graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    known = {value.name: value for value in (*graph.value_info, *graph.output)}
+    ends = [known.get(name) or onnx.helper.make_empty_tensor_value_info(name) for name in outputs]
+    inner = [value for value in graph.value_info if value.name not in outputs]
+    for field, values in ((graph.node, kept), (graph.output, ends), (graph.value_info, inner)):
+        del field[:]
+        field.extend(values)
     return proto
 
 
@@ -283,9 +286,15 @@ def shape_text(shape: ir.Shape) -> str:
 def infer_shapes(model: ir.Model, source: str = "model") -> ir.Model:
     """Fill in shapes and element types. Raises ModelError when they contradict each other."""
     try:
-        return common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model).model
+        inferred: ir.Model = common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model).model
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"model {source}: shapes do not fit: {_line(error)}") from error
+    for node in filter(selects, inferred.graph):
+        most = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        if most is not None and node.inputs[1] is not None:
+            batch, classes, boxes = shape_of(node.inputs[1])
+            node.outputs[0].shape = ir.Shape([batch * classes * min(int(most.reshape(-1)[0]), boxes), 3])
+    return inferred
 
 
 def _line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from edgekit.passes import canonical, constants, convolution, factors, gelu, kno
 from edgekit.passes.rewrite import Pass, unique_names
 
 PASSES: tuple[Pass, ...] = (
+    known.refuse_unsized,
     constants.fold_constants,
     known.refuse_unknown,
     constants.remove_idle_nodes,

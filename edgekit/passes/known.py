@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.errors import ModelError, UnsupportedError
-from edgekit.graph import constant
+from edgekit.graph import constant, selects
 
 REWRITTEN = frozenset({"BatchNormalization", "CastLike", "Dropout"})
 QUANTIZED = frozenset({
@@ -35,6 +35,25 @@ def _said(node: ir.Node) -> str:
 def refuse_unknown(model: ir.Model) -> bool:
     """Ensures: every op is declared or will be rewritten. Raises UnsupportedError that names every other node."""
     problems = unknown_ops(model.graph, REWRITTEN)
+    if problems:
+        raise UnsupportedError(problems)
+    return False
+
+
+def refuse_unsized(model: ir.Model) -> bool:
+    """Ensures: nothing reads what NonMaxSuppression selects, and at most how many is constant.
+
+    Raises UnsupportedError that names every other node.
+    """
+    problems = []
+    for node in filter(selects, model.graph):
+        if len(node.inputs) < 3 or constant(node.inputs[2]) is None:
+            problems.append(f"node {node.name}: how many boxes {node.op_type} may give has to be a constant")
+        problems += [
+            f"node {use.node.name}: reads what {node.op_type} selects, which has no fixed size; "
+            "name the tensors before it in [model] outputs"
+            for use in node.outputs[0].uses()
+        ]
     if problems:
         raise UnsupportedError(problems)
     return False

@@ -62,6 +62,7 @@ class Network:
     evaluation: str | None = None
     source: str = ""
     input: str = "x"
+    outputs: tuple[str, ...] = ()
 
     @property
     def peers(self) -> list[Path]:
@@ -77,6 +78,8 @@ class Network:
             },
             "calibration": {"data": self.calibration or str(_drawn(self.name, folder)), "samples": samples},
         }
+        if self.outputs:
+            document["model"]["outputs"] = list(self.outputs)
         return parse_project(document, MODELS, f"benchmarks ({self.name})")
 
 

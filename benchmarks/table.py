@@ -17,7 +17,7 @@ NONE = "-"
 
 def main() -> None:
     """Print every table that there are results for."""
-    latency, size, accuracy = shared.load("latency"), shared.load("size"), shared.load("accuracy")
+    latency, size, accuracy, detection = map(shared.load, ("latency", "size", "accuracy", "detection"))
     print("Int8 TFLite, one thread, LiteRT; the best of the other tools on each count:\n")
     heads = ("network", "latency", "best other", "ratio", "bytes", "smallest other", "XNNPACK partitions", "others")
     print_table(heads, [peer_row(name, latency[name], size[name]) for name in latency if name in size])
@@ -27,8 +27,11 @@ def main() -> None:
     print("\nAccuracy (top-1; agreement with float; signal-to-noise of the outputs):\n")
     judged = [row for name, item in accuracy.items() for row in accuracy_rows(name, item)]
     print_table(("network", "artifact", "precision", "top-1", "agrees with float", "SNR"), judged)
+    print("\nDetection (AP50; signal-to-noise of the outputs):\n")
+    found = [row for name, item in detection.items() for row in detection_rows(name, item)]
+    print_table(("network", "artifact", "precision", "bytes", "AP50", "SNR"), found)
     print()
-    print(provenance([*latency.values(), *size.values(), *accuracy.values()]))
+    print(provenance([*latency.values(), *size.values(), *accuracy.values(), *detection.values()]))
 
 
 def peer_row(name: str, latency: dict[str, Any], size: dict[str, Any]) -> list[str]:
@@ -67,6 +70,19 @@ def accuracy_rows(name: str, result: dict[str, Any]) -> Iterable[list[str]]:
             item.get("precision", "float32"),
             f"{100 * item['top1']:.2f} %" if "top1" in item else NONE,
             f"{100 * item['agreement']:.2f} %" if key != "float" else "",
+            f"{item['snr_db']:.1f} dB" if item["snr_db"] is not None else "",
+        ]
+
+
+def detection_rows(name: str, result: dict[str, Any]) -> Iterable[list[str]]:
+    """Float, all of our artifacts, and the others, on the same images."""
+    for number, (key, item) in enumerate(result["artifacts"].items()):
+        yield [
+            f"`{name}`, {result['samples']:,} images" if number == 0 else "",
+            key,
+            item.get("precision", "float32"),
+            f"{item['bytes']:,}" if "bytes" in item else "",
+            f"{100 * item['ap50']:.2f} %",
             f"{item['snr_db']:.1f} dB" if item["snr_db"] is not None else "",
         ]
 

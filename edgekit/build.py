@@ -28,8 +28,9 @@ from edgekit.output import CACHE, Cache, prepare_folder, write
 from edgekit.passes import steps
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import METRICS, Project
-from edgekit.quant import calibrate, memory, reconstruct
+from edgekit.quant import calibrate, equalize, memory, reconstruct
 from edgekit.quant.from_qdq import Lifted, lift
+from edgekit.quant.mixed import crushed
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
@@ -91,13 +92,15 @@ def build(
             )
         if ranges_wanted or project.calibration.data:
             work.warnings += look(calibration)
-    ranges, kept = work.ranges(graph, calibration) if ranges_wanted else ({}, {})
+    equal = work.equalized(graph, calibration) if ranges_wanted and not given else graph
+    ranges, kept = work.ranges(equal, calibration) if ranges_wanted else ({}, {})
     found = []
     for target, precision in precisions.items():
         rules = emit.rules_of(target, config.float_nodes, given)
-        form = emit.form(graph, target, precision, config.recurrent)
+        form = emit.form(equal if needs_calibration(precision) else graph, target, precision, config.recurrent)
         plan = plan_for(form.model, precision, steps.ranges_of(form, ranges, kept), rules)
-        work.warnings += [line for line in _about(plan, precision, target, lifted) if line not in work.warnings]
+        said = (*_about(plan, precision, target, lifted), *crushed(form.model.graph, plan, ranges))
+        work.warnings += [line for line in said if line not in work.warnings]
         rounded = form.model
         if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
             with work.stage("round", target.name):
@@ -105,7 +108,7 @@ def build(
         with work.stage("emit", target.name):
             artifact = emit.emit(rounded, plan, target, work.description(calibration, precision))
             path = write(prepare_folder(out / target.name) / target.artifact_name, artifact.data)
-        found.append(_Built(target, plan, artifact, path, form.model))
+        found.append(_Built(target, form.model, plan, artifact, path))
     judging = calibration if evaluation is None else evaluation
     for built in found:
         work.examine(built, graph, judging, evaluation)
@@ -156,7 +159,7 @@ def _load(project: Project) -> Loaded:
         )
     shapes = {name: config.shape for name, config in model.inputs.items() if config.shape}
     weights = project.folder / model.weights if model.weights else None
-    return load_source(model.source, weights, shapes, project.folder)
+    return load_source(model.source, weights, shapes, project.folder, model.outputs)
 
 
 def _against_source(source: Loaded, graph: ir.Model, samples: Samples) -> dict[str, Any]:
@@ -167,6 +170,8 @@ def _against_source(source: Loaded, graph: ir.Model, samples: Samples) -> dict[s
     for sample in few:
         wanted, got = source.run(sample.inputs), reference.outputs(sample.inputs)
         for a, b in zip(wanted, got.values(), strict=True):
+            if a.shape != b.shape:  # of a NonMaxSuppression: another number of boxes
+                a, b = np.ones(1), np.zeros(1)
             error = a.astype(np.float64) - b.astype(np.float64)
             worst = max(worst, float(np.abs(error).max()))
             signal, noise = signal + float(np.sum(a.astype(np.float64) ** 2)), noise + float(np.sum(error**2))
@@ -176,13 +181,13 @@ def _against_source(source: Loaded, graph: ir.Model, samples: Samples) -> dict[s
 
 @dataclass
 class _Built:
-    """One artifact and what was found out about it."""
+    """One artifact, the float graph that it holds in integers, and what was found out about it."""
 
     target: Target
+    graph: ir.Model
     plan: QuantPlan
     artifact: Artifact
     path: Path
-    model: ir.Model
     fidelity: Fidelity | None = None
     evaluation: Evaluation | None = None
     latency: Measurement | None = None
@@ -230,6 +235,19 @@ class _Work:
             raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
         return calibration, evaluation
 
+    def equalized(self, graph: ir.Model, samples: Samples) -> ir.Model:
+        """The graph with its channels scaled, unless that is left out: the same function."""
+        if not self.project.calibration.equalize:
+            return graph
+
+        def found() -> list[int]:
+            return equalize.factors(graph, samples, self.progress, len(samples))
+
+        with self.stage("equalize"):
+            return equalize.scaled(
+                graph, self.remembered("factors", [_sha256(serialize(graph)), samples.sha256], found)
+            )
+
     def ranges(self, graph: ir.Model, samples: Samples) -> tuple[dict[str, Range], dict[str, Range]]:
         """The range of each activation, and the ranges that hold in all steps of recurrent layers."""
         config = self.project.calibration
@@ -269,7 +287,7 @@ class _Work:
         calibration = {"sha256": samples.sha256, "samples": len(samples), "range": config.range}
         facts = {
             "source": self.project.model.source,
-            "calibration": calibration | {"rounding": config.rounding},
+            "calibration": calibration | {"rounding": config.rounding, "equalize": config.equalize},
             "precision": precision,
         }
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)
@@ -278,7 +296,7 @@ class _Work:
         """Verify, evaluate and measure one artifact."""
         name = built.target.name
         with self.stage("verify", name):
-            built.fidelity = verify.fidelity(built.model, built.artifact.data, samples, self.progress)
+            built.fidelity = verify.fidelity(built.graph, built.artifact.data, samples, self.progress)
         if evaluation is not None:
             with self.stage("evaluate", name):
                 built.evaluation = self._evaluated(built, graph, evaluation)

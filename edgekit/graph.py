@@ -35,6 +35,11 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
     return tuple(int(dim) for dim in value.shape)  # type: ignore[arg-type]
 
 
+def selects(node: ir.Node | None) -> bool:
+    """Whether the number of a node's results depends on the values; its shape is the largest that it may have."""
+    return node is not None and node.op_type == "NonMaxSuppression"
+
+
 def dtype_of(value: ir.Value) -> str:
     """The element type as numpy names it."""
     if value.dtype is None:

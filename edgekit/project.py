@@ -25,10 +25,14 @@ PATH_KEYS = ("model.source", "model.weights", "calibration.data", "evaluation.da
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The source model. ``default`` is the preprocessing of inputs that are not declared (a recipe's)."""
+    """The source model. ``default`` is the preprocessing of inputs that are not declared (a recipe's).
+
+    ``outputs`` names the tensors at which it ends, where not at its own outputs.
+    """
 
     source: str = ""
     weights: str | None = None
+    outputs: tuple[str, ...] = ()
     inputs: Mapping[str, InputConfig] = field(default_factory=lambda: MappingProxyType({}))
     default: InputConfig = field(default_factory=InputConfig)
 
@@ -42,6 +46,7 @@ class CalibrationConfig:
     """Calibration data and how ranges are drawn from it. ``percentile`` is the share (in %) that is kept.
 
     ``rounding``: weights to the nearest integer, or with regard to what they multiply (``quant.reconstruct``).
+    ``equalize``: channels are scaled so that all use their tensor's integers (``quant.equalize``).
 
     ``supply`` says how to come by a recipe's data that is not there yet.
     """
@@ -53,6 +58,7 @@ class CalibrationConfig:
     range: str = "mse"
     percentile: float = 99.99
     rounding: str = "reconstruct"
+    equalize: bool = True
 
 
 @dataclass(frozen=True)
@@ -164,8 +170,9 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
 def _model(table: Table, default: InputConfig) -> ModelConfig:
     source, weights = table.text("source"), table.text("weights")
     inputs = {name: read_input(below) for name, below in table.tables("inputs").items()}
+    outputs = table.texts("outputs") or ()
     table.close()
-    return ModelConfig(source or "", weights, MappingProxyType(inputs), default)
+    return ModelConfig(source or "", weights, outputs, MappingProxyType(inputs), default)
 
 
 def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputConfig]:
@@ -177,6 +184,7 @@ def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputCo
         "range": table.choice("range", RANGES),
         "percentile": table.number("percentile", least=50.0, most=100.0),
         "rounding": table.choice("rounding", ROUNDINGS),
+        "equalize": table.flag("equalize"),
     }
     table.close()
     given = {key: value for key, value in given.items() if value is not None}

@@ -64,9 +64,9 @@ def load(project: Project, contract: Contract) -> ir.Model:
     declared = {name: config.shape for name, config in model.inputs.items() if config.shape}
     carried = {port.name: port.source_shape for port in contract.inputs}
     try:
-        return load_graph(model.source, weights, carried | declared, project.folder)
+        return load_graph(model.source, weights, carried | declared, project.folder, model.outputs)
     except ModelError:  # perhaps the artifact is another model's: then its shapes are to blame
-        return load_graph(model.source, weights, declared, project.folder)
+        return load_graph(model.source, weights, declared, project.folder, model.outputs)
 
 
 def refuse_stranger(artifact: str, contract: Contract, source: str, model: ir.Model) -> None:

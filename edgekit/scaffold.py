@@ -35,6 +35,7 @@ source = {source}
 data = {calibration}
 samples = 256                             # a few hundred are enough
 range = "mse"                             # or "minmax", "percentile", "entropy"
+equalize = true                           # channels are scaled so that all use their tensor's integers
 rounding = "reconstruct"                  # weights by what they multiply; or "nearest", which is done at once
 
 # Held-out data with labels; without it the accuracy gates fail.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +18,12 @@ import onnx_ir as ir
 from edgekit.artifact import STORED, ArtifactFile, read_artifact
 from edgekit.contract import Contract
 from edgekit.errors import ConfigError, DataError
-from edgekit.graph import Array, activations
+from edgekit.graph import Array, activations, selects
 from edgekit.layout import decide, identity
 from edgekit.named import ForeignCode, load_named
 from edgekit.progress import Progress
 from edgekit.quant import numerics
+from edgekit.quant.equalize import PINNED, Channels
 from edgekit.quant.from_qdq import lift
 from edgekit.quant.masks import SURE, masked
 from edgekit.quant.plan import QParams
@@ -133,13 +134,38 @@ class _Noise:
         return 10 * math.log10(signal / self.noise) if signal > 0 else -math.inf
 
 
+@dataclass
+class _Scaled(_Noise):
+    """Sums for a tensor whose channels were equalized: each is compared up to a factor. ``axes`` lie within one."""
+
+    axes: tuple[int, ...] = ()
+    products: Array = field(default_factory=lambda: np.zeros(3))
+
+    def add(self, reference: Array, found: Array, keep_mean: bool = False) -> None:
+        wanted, got = reference.astype(np.float64), found.astype(np.float64)
+        pairs = ((wanted, wanted), (wanted, got), (got, got))
+        self.products = self.products + np.stack([(a * b).sum(self.axes) for a, b in pairs], -1)
+        power, common, found_power = np.moveaxis(self.products, -1, 0)
+        self.signal = float(power.sum())
+        self.noise = float((power - common**2 / np.where(found_power > 0, found_power, 1.0)).sum())
+        self.count += 1
+
+
 def fidelity(
-    prepared: ir.Model, data: bytes, samples: Iterable[Sample], progress: Progress, limit: int = FIDELITY_SAMPLES
+    prepared: ir.Model,
+    data: bytes,
+    samples: Iterable[Sample],
+    progress: Progress,
+    limit: int = FIDELITY_SAMPLES,
+    equalized: bool = False,
 ) -> Fidelity:
     """Signal-to-noise of every output and of every inner tensor that the artifact still has.
 
-    Raises DataError when there are no samples.
+    ``equalized`` says that the artifact's channels have factors which ``prepared`` has not. Raises DataError when there
+    are no samples. Of what NonMaxSuppression selects there is no signal-to-noise.
     """
+    channels = _channels(prepared.graph) if equalized else {}
+    unsized = {value.name for value in prepared.graph.outputs if selects(value.producer())}
     reference, candidate = FloatModel(prepared, inner=True), ArtifactModel(data, prepared)
     outputs: dict[str, _Noise] = {}
     inner: dict[str, _Noise] = {}
@@ -148,13 +174,15 @@ def fidelity(
         for sample in _first(samples, limit):
             wanted, got = reference.outputs(sample.inputs), candidate.outputs(sample.inputs)
             for name, value in wanted.items():
+                if name in unsized:
+                    continue
                 outputs.setdefault(name, _Noise()).add(value, got[name].reshape(value.shape), keep_mean=True)
             for name, value in candidate.tensors().items():
                 known = reference.tensors.get(name)
                 if known is not None and known.shape == value.shape:
                     if name in hiding:
                         known, value = known[known > SURE], value[known > SURE]
-                    sums = inner.setdefault(name, _Noise())
+                    sums = inner.setdefault(name, _Scaled(axes=channels[name]) if name in channels else _Noise())
                     sums.add(known, value)
                     sums.limits(value, candidate.file.quant.get(name))
             count += 1
@@ -168,6 +196,17 @@ def fidelity(
         if str(v.name) in inner
     )
     return Fidelity(count, {name: noise.snr_db for name, noise in outputs.items()}, table)
+
+
+def _channels(graph: ir.Graph) -> dict[str, tuple[int, ...]]:
+    """The tensors that equalizing may scale, and the axes along which their elements have one factor."""
+    channels = Channels(graph)
+    found = {str(value.name): channels.of(value) for value in activations(graph)}
+    return {
+        name: tuple(axis for axis, size in enumerate(classes.shape) if size == 1)
+        for name, classes in found.items()
+        if (classes != PINNED).any()
+    }
 
 
 def _row(name: str, ops: Mapping[str, str], noise: _Noise, file: ArtifactFile) -> TensorFidelity:
@@ -302,7 +341,8 @@ def verify_artifact(
     from edgekit.runtimes import read
 
     data, prepared = read(artifact), lift(model).graph
-    found = fidelity(prepared, data, samples, progress)
+    equalized = bool(read_artifact(data).metadata.get("calibration", {}).get("equalize"))
+    found = fidelity(prepared, data, samples, progress, equalized=equalized)
     if metric is None:
         return found, None
     name, function = metric

@@ -160,7 +160,7 @@ def test_both_targets_come_from_one_plan_and_agree(reports: list[Report], out: P
         assert report.fidelity is not None and report.fidelity.outputs["scores"] > 5
         assert report.latency is not None and report.latency.p50_ms > 0
         names = [stage.name for stage in report.stages]
-        assert names == ["load", "check", "calibrate", "round", "emit", "verify", "evaluate", "measure"]
+        assert names == ["load", "check", "equalize", "calibrate", "round", "emit", "verify", "evaluate", "measure"]
 
 
 # -- again ----------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_a_second_build_reuses_what_is_finished(project: Project, reports: list[
     assert kept(out) == before and len(before) == 6
     assert "calibrate" not in tasks.names and "round weights" not in tasks.names and "verify" in tasks.names
     cached = {stage.name for report in again for stage in report.stages if stage.cached}
-    assert cached == {"calibrate", "round"}
+    assert cached == {"equalize", "calibrate", "round"}
     first = {stage.name for stage in reports[0].stages if stage.cached}
     assert not first and [r.artifact.sha256 for r in again] == [r.artifact.sha256 for r in reports]
 
@@ -238,7 +238,7 @@ def test_targets_with_other_weight_scales_share_no_rounding(project: Project, ou
 @pytest.mark.usefixtures("reports", "unmeasured")
 def test_damaged_cache_entries_are_made_anew(project: Project, out: Path) -> None:
     entries = sorted((out / ".cache").iterdir())
-    assert {entry.name.split("-")[0] for entry in entries} == {"ranges", "weights"}
+    assert {entry.name.split("-")[0] for entry in entries} == {"factors", "ranges", "weights"}
     before, whole = kept(out), [entry.read_bytes() for entry in entries]
     for entry in entries:
         entry.write_bytes(entry.read_bytes()[:-7])

@@ -20,7 +20,7 @@ from edgekit.contract import Contract, Port
 from edgekit.emitters import Artifact
 from edgekit.emitters.metadata import describe
 from edgekit.emitters.onnx_dynamic import quantize_at_run_time
-from edgekit.graph import Array, Unit, constant, dtype_of, shape_of, units
+from edgekit.graph import Array, Unit, constant, dtype_of, selects, shape_of, units
 from edgekit.layout import identity
 from edgekit.passes.rewrite import add_constant, drop, make, unique_names
 from edgekit.quant import numerics
@@ -52,6 +52,8 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
         dict(options.preprocessing),
         options.labels,
     )
+    for node in filter(selects, graph):
+        node.outputs[0].shape = ir.Shape([None, 3])
     writer = _Writer(graph, plan, options.activations)
     for unit in units(graph):
         if not quantize_at_run_time(graph, unit, plan):

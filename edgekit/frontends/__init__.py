@@ -27,19 +27,28 @@ class Loaded:
 
 
 def load_graph(
-    source: str, weights: Path | None = None, shapes: Shapes | None = None, folder: Path | None = None
+    source: str,
+    weights: Path | None = None,
+    shapes: Shapes | None = None,
+    folder: Path | None = None,
+    outputs: Sequence[str] = (),
 ) -> ir.Model:
     """The graph of ``load_source``."""
-    return load_source(source, weights, shapes, folder).model
+    return load_source(source, weights, shapes, folder, outputs).model
 
 
 def load_source(
-    source: str, weights: Path | None = None, shapes: Shapes | None = None, folder: Path | None = None
+    source: str,
+    weights: Path | None = None,
+    shapes: Shapes | None = None,
+    folder: Path | None = None,
+    outputs: Sequence[str] = (),
 ) -> Loaded:
     """Load a model as a graph at edgekit's opset, with fixed shapes and sound weights, and the original beside it.
 
     ``source`` is ``file.onnx``, ``file.pt2`` or ``package.module:callable`` (found from ``folder`` too); ``weights`` a
-    safetensors file or a saved ``state_dict`` for a callable; ``shapes`` pins input shapes by name.
+    safetensors file or a saved ``state_dict`` for a callable; ``shapes`` pins input shapes by name; ``outputs`` are the
+    tensors of an ONNX file at which the model shall end, where not at its own outputs.
 
     Raises ModelError when the model cannot be read or its weights are not finite.
     """
@@ -48,7 +57,9 @@ def load_source(
         from edgekit.frontends.onnx import load
 
         _no_weights(source, weights)
-        return load(folder / source, shapes)
+        return load(folder / source, shapes, outputs)
+    if outputs:
+        raise ModelError(f"model {source}: [model] outputs is for file.onnx; let the module return what is wanted")
     if source.endswith(".pt2"):
         _no_weights(source, weights)
         program: Loaded = _torch(source).load_program(folder / source, shapes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from google.protobuf.message import DecodeError
 from edgekit.errors import ModelError, UnsupportedError
 from edgekit.frontends import Loaded
 from edgekit.frontends.widen import widen
-from edgekit.graph import OPSET
+from edgekit.graph import OPSET, constant, selects, shape_of
 from edgekit.passes.known import refuse_unsound
 from edgekit.runtimes import Session, open_session
+from edgekit.toml_table import near_misses
 
 Shapes = Mapping[str, Sequence[int]]
 OLDEST = 10
@@ -28,13 +29,13 @@ ONNX = ("", "ai.onnx")
 SAME_SHAPE = {"GroupNormalization": "InstanceNormalization", "MeanVarianceNormalization": "Identity"}
 
 
-def load(path: Path, shapes: Shapes | None = None) -> Loaded:
-    """Read an ONNX file (opset 10 to the newest that onnx knows).
+def load(path: Path, shapes: Shapes | None = None, outputs: Sequence[str] = ()) -> Loaded:
+    """Read an ONNX file (opset 10 to the newest that onnx knows), up to the tensors ``outputs`` where some are named.
 
     Raises ModelError when it is not one, and UnsupportedError when it has ops that ONNX does not know.
     """
     source = str(path)
-    proto = _checked(_shaped(_read(path), source, shapes or {}), source)
+    proto = _checked(_shaped(_ending_at(_read(path), outputs, source), source, shapes or {}), source)
     _trim(proto.graph)
     model = ir.from_proto(proto)
     if widen(model):
@@ -58,6 +59,38 @@ def _read(path: Path) -> onnx.ModelProto:
     if not all(isinstance(text, str) for text in texts):  # protobuf hands out bytes where it is not UTF-8
         raise ModelError(f"model {path}: not an ONNX file, truncated or corrupt (a name is not UTF-8)")
     return proto
+
+
+def _ending_at(proto: onnx.ModelProto, outputs: Sequence[str], source: str) -> onnx.ModelProto:
+    """The model with these tensors for outputs and only the nodes that they need. Raises ModelError on unknown ones."""
+    if not outputs:
+        return proto
+    graph = proto.graph
+    made = [name for node in graph.node for name in node.output if name]
+    for name in outputs:
+        if name not in made:
+            raise ModelError(f"model {source}: computes no tensor {name} for [model] outputs{near_misses(name, made)}")
+    wanted, kept = set(outputs), list[onnx.NodeProto]()
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            kept.insert(0, node)
+            wanted.update(_reads(node))
+    known = {value.name: value for value in (*graph.value_info, *graph.output)}
+    ends = [known.get(name) or onnx.helper.make_empty_tensor_value_info(name) for name in outputs]
+    inner = [value for value in graph.value_info if value.name not in outputs]
+    for field, values in ((graph.node, kept), (graph.output, ends), (graph.value_info, inner)):
+        del field[:]
+        field.extend(values)
+    return proto
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """The names that a node reads, those inside its branches and loops too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
+        yield from (value.name for value in attribute.g.output)
 
 
 def _shaped(proto: onnx.ModelProto, source: str, shapes: Shapes) -> onnx.ModelProto:
@@ -287,12 +320,18 @@ def infer_shapes(model: ir.Model, source: str = "model") -> ir.Model:
     for node, op_type in replaced:
         node.op_type = SAME_SHAPE[op_type]
     try:
-        return common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model).model
+        inferred: ir.Model = common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model).model
     except (onnx.shape_inference.InferenceError, RuntimeError) as error:
         raise ModelError(f"model {source}: shapes do not fit: {_line(error)}") from error
     finally:
         for node, op_type in replaced:
             node.op_type = op_type
+    for node in filter(selects, inferred.graph):
+        most = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        if most is not None and node.inputs[1] is not None:
+            batch, classes, boxes = shape_of(node.inputs[1])
+            node.outputs[0].shape = ir.Shape([batch * classes * min(int(most.reshape(-1)[0]), boxes), 3])
+    return inferred
 
 
 def _line(error: BaseException) -> str:

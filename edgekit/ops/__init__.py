@@ -3,6 +3,7 @@
 from edgekit.ops import (  # noqa: F401
     activation,
     conv,
+    detect,
     elementwise,
     indexing,
     logic,

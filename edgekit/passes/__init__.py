@@ -27,6 +27,7 @@ from edgekit.passes import (
 from edgekit.passes.rewrite import Pass, unique_names
 
 PASSES: tuple[Pass, ...] = (
+    known.refuse_unsized,
     constants.fold_constants,
     constants.remove_idle_nodes,
     attention.plain_choices,

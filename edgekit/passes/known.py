@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.errors import ModelError, UnsupportedError
-from edgekit.graph import GATES, constant
+from edgekit.graph import GATES, constant, selects
 
 WRITTEN = frozenset({"Scan"})  # declared, as edgekit itself writes it for recurrent layers
 REWRITTEN = frozenset({
@@ -50,6 +50,25 @@ def refuse_unknown(model: ir.Model) -> bool:
 def refuse_unknown_but_pairs(model: ir.Model) -> bool:
     """As ``refuse_unknown``, for a model in QDQ form."""
     problems = unknown_ops(model.graph, REWRITTEN | PAIR)
+    if problems:
+        raise UnsupportedError(problems)
+    return False
+
+
+def refuse_unsized(model: ir.Model) -> bool:
+    """Ensures: nothing reads what NonMaxSuppression selects, and at most how many is constant.
+
+    Raises UnsupportedError that names every other node.
+    """
+    problems = []
+    for node in filter(selects, model.graph):
+        if len(node.inputs) < 3 or constant(node.inputs[2]) is None:
+            problems.append(f"node {node.name}: how many boxes {node.op_type} may give has to be a constant")
+        problems += [
+            f"node {use.node.name}: reads what {node.op_type} selects, which has no fixed size; "
+            "name the tensors before it in [model] outputs"
+            for use in node.outputs[0].uses()
+        ]
     if problems:
         raise UnsupportedError(problems)
     return False

@@ -82,23 +82,25 @@ def build(
         raise ConfigError("the model is quantized to int8 already; another precision needs the float model")
     work.warnings += emit.unasked(precisions, config.precision)
     ranges_wanted = any(map(needs_calibration, precisions.values()))
-    calibration, evaluation = work.data(graph, ranges_wanted)
+    calibrated = ranges_wanted or bool(project.calibration.data)
+    calibration, evaluation = work.data(graph, calibrated)
     with work.stage("check"):
         check = _against_source(source, graph, calibration)
         if check["snr_db"] < SOURCE_SNR_DB and not given:
             work.warnings.append(
                 f"the float graph is not the source model: {check['snr_db']:.1f} dB on {check['samples']} samples"
             )
-        if ranges_wanted or project.calibration.data:
+        if calibrated:
             work.warnings += look(calibration)
     ranges = work.ranges(graph, calibration) if ranges_wanted else {}
+    rounds = project.calibration.rounding == "reconstruct" and calibrated and not given
     found = []
     for target, precision in precisions.items():
         rules = replace(emit.rules_of(target, config.float_nodes), given=given)
         plan = plan_for(graph, precision, ranges, rules)
         work.warnings += [line for line in _about(plan, precision, target, given) if line not in work.warnings]
         rounded = graph
-        if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
+        if rounds and reconstruct.weights_of(graph, plan):
             with work.stage("round", target.name):
                 rounded = work.rounded(graph, plan, calibration)
         with work.stage("emit", target.name):
@@ -217,8 +219,7 @@ class _Work:
         Without data, and where no scale is drawn from it, random inputs stand in for looking at the artifact.
         """
         ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
-        given = calibrates or self.project.calibration.data
-        calibration = open_calibration(self.project, ports) if given else random_samples(ports)
+        calibration = open_calibration(self.project, ports) if calibrates else random_samples(ports)
         if not self.project.evaluation.data:
             return calibration, None
         evaluation = open_evaluation(self.project, ports)

@@ -12,7 +12,7 @@ from edgekit.toml_table import Table, near_misses, read_toml
 
 FORMATS = {"litert": "tflite", "tflm": "tflite", "onnxruntime": "onnx"}
 ARCHITECTURES = ("arm64", "x86_64", "cortex-m")
-PRECISIONS = ("int8", "float32", "float16", "dynamic-int8", "int16x8")  # the first is the default
+PRECISIONS = ("int8", "float32", "float16", "dynamic-int8", "mixed", "int16x8")  # the first is the default
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def build(
         source = _load(project)
         given = take_out(source.model)
         graph = prepare(source.model)
-    config = project.quantization
+    config = emit.resolved(graph, project.quantization, str(project.file))
     precisions = {target: emit.precision_of(graph, target, config.precision) for target in profiles}
     emit.refuse_unsupported(graph, precisions, config)
     if given and set(precisions.values()) != {"int8"}:

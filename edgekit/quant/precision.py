@@ -4,8 +4,8 @@ float32         nothing is planned
 float16         constants in half precision, widened where they are read; arithmetic stays float32
 dynamic-int8    weights int8 per output channel; activations stay real, and a runtime that can quantizes them as it runs
 int8            weights and activations int8 from calibrated ranges (``solve``)
-mixed           int8 where there are weights, and what only moves data between; normalisation, softmax, gelu, the products
-                of attention and what is added and multiplied for them compute on real numbers
+mixed           int8 where there are weights; normalisation, softmax, gelu, the products of attention and what is added
+                and multiplied for them compute on real numbers
 int16x8         weights int8, activations int16
 """
 
@@ -77,7 +77,8 @@ def _real(model: ir.Model) -> frozenset[str]:
     data is real between two that are, and int8 next to a layer with weights: fewer bytes to move, and no other values.
     """
     whole = units(model.graph)
-    real, moves = set(), set()
+    real: set[str] = set()
+    moves: set[str] = set()
     for unit in reversed(whole):
         readers = {str(use.node.name) for out in unit.outputs for use in out.uses()}
         quant, name = OPS[unit.node.op_type].quant, str(unit.node.name)

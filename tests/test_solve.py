@@ -119,6 +119,25 @@ def test_each_activation_has_the_scale_of_its_own_range(net: ir.Model) -> None:
     assert {q.dtype for name, q in plan.items() if name in names} == {"int8"}
 
 
+def test_a_softmax_of_small_shares_has_a_scale_of_its_own_inside_the_network() -> None:
+    g = Builder()
+    shares = g.node("Softmax", g.node("Mul", g.input(1, 4, 200), g.const(0.5)))
+    model = prepare(g.model(g.node("MatMul", shares, g.weights(200, 8))))
+    plan = plan_of(model, inputs_of(model, 8))
+    assert plan[shares].scale[0] < 1 / 2560 and plan[shares].range[0] == 0
+    sample = inputs_of(model, 8)[0]
+    (wanted,) = FloatModel(model).outputs(sample.inputs).values()
+    for artifact in (onnx_qdq.emit(model, plan), tflite.emit(model, plan)):
+        assert audit(artifact.data).precision == "int8"
+        (found,) = ArtifactModel(artifact.data).outputs(sample.inputs).values()
+        assert np.square(found - wanted).sum() < 10**-3.0 * np.square(wanted).sum()
+    for last, high in ((False, 0.51), (True, 0.01)):
+        g = Builder()
+        shares = g.node("Softmax", g.input(1, 200))
+        model = prepare(g.model(shares if last else g.node("Tanh", shares)))
+        assert solve(model, {shares: (0.0, high), "x": (-1.0, 1.0)})[shares] == numerics.fixed(1 / 256, -128)
+
+
 def test_pooling_and_reshaping_keep_the_scale(net: ir.Model) -> None:
     plan = plan_of(net, inputs_of(net))
     assert plan["r1"] == plan["p1"] and plan["g2"] == plan["f2"] and plan["r1"] != plan["r2"]

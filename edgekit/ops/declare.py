@@ -46,7 +46,8 @@ class Quant:
     """Quantization facts of an op. ``inputs`` are the positions of its activations (None: all of floating point).
 
     A constant at position ``weight`` is quantized symmetrically per channel along ``channel_axis``, and the one at
-    ``bias`` as int32 with scale input x weight. ``fixed`` is the output's (scale, zero point) in int8.
+    ``bias`` as int32 with scale input x weight. ``fixed`` is the output's (scale, zero point) in int8; ``finer`` lets
+    an output that stays in a part of that range have a scale of its own.
     """
 
     scale: Scale = Scale.OBSERVED
@@ -55,6 +56,7 @@ class Quant:
     channel_axis: int | None = None
     bias: int | None = None
     fixed: tuple[float, int] | None = None
+    finer: bool = False
 
 
 @dataclass(frozen=True)

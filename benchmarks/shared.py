@@ -201,8 +201,7 @@ def built(
     started = time.perf_counter()
     try:
         project = network.project(folder, quantization=quantization)
-        form = "-".join([network.name, *map(str, (quantization or {}).values())])
-        reports = build(project, targets, folder / form)
+        reports = build(project, targets, folder / network.name)
     except EdgekitError as error:
         print(f"{network.name}: not built: {str(error).splitlines()[0]}", file=sys.stderr)
         return {}

@@ -42,15 +42,23 @@ def main() -> None:
     results: dict[str, Any] = {}
     with shared.workplace() as folder:
         for network in shared.chosen(sys.argv[1:], DEFAULT):
-            forms = {form: shared.built(network, (TFLITE, ONNX), folder, asked) for form, asked in FORMS.items()}
-            tflite = measured(network, folder, {form: paths[TFLITE] for form, paths in forms.items()})
-            onnx = measured(network, folder, {form: paths[ONNX] for form, paths in forms.items()})
+            forms = built(network, folder)
+            tflite, onnx = measured(network, folder, forms[TFLITE]), measured(network, folder, forms[ONNX])
             found = {"tflite": tflite, "onnx": onnx, "floors": floors(tflite) + floors(onnx)}
             results[network.name] = found
             shared.save("transformers", {network.name: found})
     columns = ("network", "form", "against", "ms", "ratio", "interval", "partitions", "top-1 %", "SNR dB")
     shared.table("Transformers, one thread", columns, [row for item in results.items() for row in rows_of(*item)])
     shared.finish("transformers", results)
+
+
+def built(network: Network, folder: Path) -> dict[str, dict[str, Path]]:
+    """Every form's file, by target; one folder for all, so that they share what is cached."""
+    found: dict[str, dict[str, Path]] = {TFLITE: {}, ONNX: {}}
+    for form, asked in FORMS.items():
+        for target, path in shared.built(network, tuple(found), folder, asked).items():
+            found[target][form] = path.rename(folder / f"{network.name}.{form}{path.suffix}")
+    return found
 
 
 def measured(network: Network, folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def rows_of(network: str, results: Mapping[str, Any]) -> Iterator[tuple[str, ...
     """The table rows of one network."""
     for kind in ("tflite", "onnx"):
         result = results[kind]
-        for form, item in {**result["forms"], result["against"]: result["other"]}.items():
+        for form, item in {result["against"]: result["other"], **result["forms"]}.items():
             timed = ("", "", "", "")
             if "ratio" in item:
                 interval = f"{item['low']:.3f} .. {item['high']:.3f}"

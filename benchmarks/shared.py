@@ -69,7 +69,7 @@ class Network:
         """The artifacts that other tools made of it."""
         return sorted(PEERS.glob(f"{self.name}.*.tflite"))
 
-    def project(self, folder: Path, samples: int = 256) -> Project:
+    def project(self, folder: Path, samples: int = 256, quantization: Mapping[str, Any] | None = None) -> Project:
         """The project that builds it; ``folder`` is a place for drawn inputs."""
         document: dict[str, Any] = {
             "model": {
@@ -77,6 +77,7 @@ class Network:
                 "inputs": {self.input: {"shape": [1, *self.shape], **self.preprocessing}},
             },
             "calibration": {"data": self.calibration or str(_drawn(self.name, folder)), "samples": samples},
+            "quantization": dict(quantization or {}),
         }
         if self.outputs:
             document["model"]["outputs"] = list(self.outputs)
@@ -196,11 +197,14 @@ def workplace() -> Iterator[Path]:
         yield Path(folder)
 
 
-def built(network: Network, targets: Sequence[str], folder: Path) -> dict[str, Path]:
+def built(
+    network: Network, targets: Sequence[str], folder: Path, quantization: Mapping[str, Any] | None = None
+) -> dict[str, Path]:
     """Build a network and say where the artifacts lie, by target. Empty, with a line, where edgekit refuses it."""
     started = time.perf_counter()
     try:
-        reports = build(network.project(folder), targets, folder / network.name)
+        project = network.project(folder, quantization=quantization)
+        reports = build(project, targets, folder / network.name)
     except EdgekitError as error:
         print(f"{network.name}: not built: {str(error).splitlines()[0]}", file=sys.stderr)
         return {}

@@ -27,11 +27,11 @@ from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
 from edgekit.passes import steps
 from edgekit.progress import Progress, SilentProgress
-from edgekit.project import METRICS, Project
+from edgekit.project import METRICS, Project, QuantizationConfig
 from edgekit.quant import calibrate, equalize, memory, reconstruct
 from edgekit.quant.from_qdq import Lifted, lift
 from edgekit.quant.mixed import crushed
-from edgekit.quant.plan import QuantPlan
+from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
 from edgekit.reference import serialize
@@ -76,45 +76,32 @@ def build(
         source = _load(project)
         lifted = lift(source.model)
         graph, given = lifted.graph, {**lifted.scales, **lifted.copies}
-    config = project.quantization
+    config = emit.resolved(graph, project.quantization, str(project.file))
     precisions = {target: emit.precision_of(graph, target, config.precision) for target in profiles}
     emit.refuse_unsupported(graph, precisions, config, given)
     if given and set(precisions.values()) != {"int8"}:
         raise ConfigError("the model is quantized to int8 already; another precision needs the float model")
     work.warnings += emit.unasked(precisions, config.precision)
     ranges_wanted = any(map(needs_calibration, precisions.values()))
-    calibration, evaluation = work.data(graph, ranges_wanted)
+    calibrated = ranges_wanted or bool(project.calibration.data)
+    calibration, evaluation = work.data(graph, calibrated)
     with work.stage("check"):
         check = _against_source(source, graph, calibration)
         if check["snr_db"] < SOURCE_SNR_DB and not given:
             work.warnings.append(
                 f"the float graph is not the source model: {check['snr_db']:.1f} dB on {check['samples']} samples"
             )
-        if ranges_wanted or project.calibration.data:
+        if calibrated:
             work.warnings += look(calibration)
-    equal = work.equalized(graph, calibration) if ranges_wanted and not given else graph
-    ranges, kept = work.ranges(equal, calibration) if ranges_wanted else ({}, {})
-    found = []
-    for target, precision in precisions.items():
-        rules = emit.rules_of(target, config.float_nodes, given)
-        form = emit.form(equal if needs_calibration(precision) else graph, target, precision, config.recurrent)
-        plan = plan_for(form.model, precision, steps.ranges_of(form, ranges, kept), rules)
-        said = (*_about(plan, precision, target, lifted), *crushed(form.model.graph, plan, ranges))
-        work.warnings += [line for line in said if line not in work.warnings]
-        rounded = form.model
-        if needs_calibration(precision) and project.calibration.rounding == "reconstruct" and not given:
-            with work.stage("round", target.name):
-                rounded = work.rounded(form.model, plan, calibration)
-        with work.stage("emit", target.name):
-            artifact = emit.emit(rounded, plan, target, work.description(calibration, precision))
-            path = write(prepare_folder(out / target.name) / target.artifact_name, artifact.data)
-        found.append(_Built(target, form.model, plan, artifact, path))
+    basis = work.basis(lifted, calibration, ranges_wanted)
+    work.rounds = project.calibration.rounding == "reconstruct" and calibrated and not given
+    found = [work.built(target, precision, basis, calibration, config) for target, precision in precisions.items()]
     judging = calibration if evaluation is None else evaluation
     for built in found:
         work.examine(built, graph, judging, evaluation)
     if evaluation is not None:
         work.warnings += look(evaluation, "evaluation")
-    facts = work.model_facts(graph, calibration if ranges else None) | {"source_check": check}
+    facts = work.model_facts(graph, calibration if basis.ranges else None) | {"source_check": check}
     return [work.report(built, found, judging, facts) for built in found]
 
 
@@ -179,6 +166,25 @@ def _against_source(source: Loaded, graph: ir.Model, samples: Samples) -> dict[s
     return {"samples": len(few), "max_abs_difference": worst, "snr_db": float(snr)}
 
 
+@dataclass(frozen=True)
+class _Basis:
+    """What every target's artifact is made from.
+
+    ``equal`` is the graph with its channels equalized, to which the ranges belong; ``kept`` are the ranges that hold in
+    all steps of recurrent layers.
+    """
+
+    lifted: Lifted
+    equal: ir.Model
+    ranges: Mapping[str, Range]
+    kept: Mapping[str, Range]
+
+    @property
+    def given(self) -> Mapping[str, QParams]:
+        """The scales that the model came with."""
+        return {**self.lifted.scales, **self.lifted.copies}
+
+
 @dataclass
 class _Built:
     """One artifact, the float graph that it holds in integers, and what was found out about it."""
@@ -203,6 +209,7 @@ class _Work:
     out: Path
     progress: Progress
     command: str
+    rounds: bool = False
     warnings: list[str] = field(default_factory=list)
     stages: dict[str, list[Stage]] = field(default_factory=dict)
     _cached: bool = False
@@ -226,14 +233,39 @@ class _Work:
         Without data, and where no scale is drawn from it, random inputs stand in for looking at the artifact.
         """
         ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
-        given = calibrates or self.project.calibration.data
-        calibration = open_calibration(self.project, ports) if given else random_samples(ports)
+        calibration = open_calibration(self.project, ports) if calibrates else random_samples(ports)
         if not self.project.evaluation.data:
             return calibration, None
         evaluation = open_evaluation(self.project, ports)
         if self.project.evaluation.metric in METRICS and next(iter(evaluation)).label is None:
             raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
         return calibration, evaluation
+
+    def basis(self, lifted: Lifted, samples: Samples, calibrates: bool) -> _Basis:
+        """Equalize and calibrate, where a precision is drawn from ranges."""
+        if not calibrates:
+            return _Basis(lifted, lifted.graph, {}, {})
+        equal = lifted.graph if lifted.scales else self.equalized(lifted.graph, samples)
+        return _Basis(lifted, equal, *self.ranges(equal, samples))
+
+    def built(
+        self, target: Target, precision: str, basis: _Basis, samples: Samples, config: QuantizationConfig
+    ) -> _Built:
+        """Plan, round and write one target's artifact."""
+        graph = basis.equal if needs_calibration(precision) else basis.lifted.graph
+        form = emit.form(graph, target, precision, config.recurrent)
+        rules = emit.rules_of(target, config.float_nodes, basis.given)
+        plan = plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
+        said = (*_about(plan, precision, target, basis.lifted), *crushed(form.model.graph, plan, basis.ranges))
+        self.warnings += [line for line in said if line not in self.warnings]
+        rounded = form.model
+        if self.rounds and reconstruct.weights_of(form.model, plan):
+            with self.stage("round", target.name):
+                rounded = self.rounded(form.model, plan, samples)
+        with self.stage("emit", target.name):
+            artifact = emit.emit(rounded, plan, target, self.description(samples, precision))
+            path = write(prepare_folder(self.out / target.name) / target.artifact_name, artifact.data)
+        return _Built(target, form.model, plan, artifact, path)
 
     def equalized(self, graph: ir.Model, samples: Samples) -> ir.Model:
         """The graph with its channels scaled, unless that is left out: the same function."""

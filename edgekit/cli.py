@@ -125,7 +125,10 @@ def cli() -> None:
 @click.option("--range", "calibration__range", metavar="METHOD", help="minmax, percentile, entropy or mse.")
 @click.option("--rounding", "calibration__rounding", metavar="METHOD", help="Of weights: reconstruct or nearest.")
 @click.option(
-    "--precision", "quantization__precision", metavar="NAME", help="int8, float32, float16, dynamic-int8, int16x8."
+    "--precision",
+    "quantization__precision",
+    metavar="NAME",
+    help="int8, float32, float16, dynamic-int8, mixed, int16x8.",
 )
 @click.option(
     "--recurrent", "quantization__recurrent", metavar="FORM", help="Of LSTM, GRU, RNN: fused, unrolled, loop, whole."

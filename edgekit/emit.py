@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import onnx_ir as ir
 
 from edgekit.emitters import Artifact
-from edgekit.errors import UnsupportedError
-from edgekit.graph import Unit, activations, all_units
+from edgekit.errors import ConfigError, UnsupportedError
+from edgekit.graph import Unit, activations, all_units, units
 from edgekit.passes.steps import Shaped, fuses, recurrent_nodes, shaped
 from edgekit.project import QuantizationConfig
 from edgekit.quant.kernels import (
@@ -24,6 +25,7 @@ from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import STATIC, default_precision, plan_for
 from edgekit.quant.solve import Rules
 from edgekit.target import Target
+from edgekit.toml_table import near_misses
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,22 @@ def unasked(precisions: Mapping[Target, str], asked: str | None) -> list[str]:
         for target, chosen in precisions.items()
         if asked is None and chosen != target.precisions[0]
     ]
+
+
+def resolved(graph: ir.Model, config: QuantizationConfig, file: str) -> QuantizationConfig:
+    """The settings with the nodes that their ``float_nodes`` patterns (``fnmatch``) name, by node name or op.
+
+    Raises ConfigError for a pattern that names none: what it was to keep in float would be stored in integers.
+    """
+    nodes = [unit.node for unit in units(graph.graph)]
+    found: list[str] = []
+    for pattern in config.float_nodes:
+        named = [str(n.name) for n in nodes if fnmatchcase(n.op_type, pattern) or fnmatchcase(str(n.name), pattern)]
+        if not named:
+            hint = near_misses(pattern, [*(str(n.name) for n in nodes), *(n.op_type for n in nodes)])
+            raise ConfigError(f"{file}:quantization.float_nodes: no node has the name or op {pattern}{hint}")
+        found += named
+    return replace(config, float_nodes=tuple(dict.fromkeys(found)))
 
 
 def rules_of(target: Target, float_nodes: Sequence[str] = (), given: Mapping[str, QParams] | None = None) -> Rules:

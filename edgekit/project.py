@@ -63,7 +63,7 @@ class CalibrationConfig:
 
 @dataclass(frozen=True)
 class QuantizationConfig:
-    """The precision (None: the target's own choice), and what may stay in float: any node, or those named.
+    """The precision (None: the target's own choice), and what may stay in float: any node, or those of a name or op.
 
     ``recurrent`` is the form of LSTM, GRU and RNN (None: the target's own choice).
     """

@@ -13,7 +13,7 @@ from edgekit.toml_table import Table, near_misses, read_toml
 FORMATS = {"litert": "tflite", "tflm": "tflite", "onnxruntime": "onnx"}
 ARCHITECTURES = ("arm64", "x86_64", "cortex-m")
 RECURRENT = ("fused", "unrolled", "loop", "whole")  # the forms of LSTM, GRU and RNN (``passes.steps``)
-PRECISIONS = ("int8", "float32", "float16", "dynamic-int8", "int16x8")  # the first is the default
+PRECISIONS = ("int8", "float32", "float16", "dynamic-int8", "mixed", "int16x8")  # the first is the default
 
 
 @dataclass(frozen=True)

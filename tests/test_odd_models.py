@@ -443,3 +443,32 @@ def test_a_network_too_small_for_its_precision(tmp_path: Path, precision: str) -
     (report,) = reports(path, normal(40, 3), {"quantization.precision": precision}, BOTH[:1])
     assert report.artifact.precision == "float32"
     assert f"nothing in the network is large enough for {precision}; the artifact is float32" in report.warnings[-1]
+
+
+def test_weights_of_dynamic_int8_are_rounded_by_what_they_multiply_where_there_is_data(tmp_path: Path) -> None:
+    path = net(tmp_path, [node("MatMul", ["x", "w"], ["y"])], [weights("w", 48, 32)], [1, 48])
+    data = normal(200, 6) @ np.random.default_rng(1).normal(size=(6, 48)).astype(np.float32)  # six directions of 48
+
+    def snr(rounding: str) -> float:
+        asked = {"quantization.precision": "dynamic-int8", "calibration.rounding": rounding}
+        (report,) = reports(path, data, asked, BOTH[:1])
+        assert report.artifact.precision == "dynamic-int8" and report.fidelity is not None
+        return report.fidelity.outputs["y"]
+
+    assert snr("reconstruct") > snr("nearest") + 2
+
+
+def test_float_nodes_are_named_by_pattern_or_op(tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["m"]), node("Tanh", ["m"], ["t"]), node("MatMul", ["t", "v"], ["y"])]
+    for position, name in enumerate(("block.0", "block.1", "head")):
+        nodes[position].name = name
+    path = net(tmp_path, nodes, [weights("w", 8, 6), weights("v", 6, 4)], [1, 8])
+    for patterns, floats in ((["block.*"], ["FULLY_CONNECTED", "TANH"]), (["Tanh"], ["TANH"])):
+        (report,) = reports(path, normal(40, 8), {"quantization.float_nodes": patterns}, BOTH[:1])
+        kinds = {op["name"]: op["op"] for op in report.audit["ops"]}
+        assert report.artifact.precision == "mixed"
+        assert [
+            kinds[name] for name in report.audit["float_ops"] if kinds[name] in {"FULLY_CONNECTED", "TANH"}
+        ] == floats
+    with pytest.raises(ConfigError, match=r"quantization.float_nodes: no node has the name or op blok.*; did you mean"):
+        reports(path, normal(40, 8), {"quantization.float_nodes": ["blok.0"]}, BOTH[:1])

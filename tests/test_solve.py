@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -10,15 +11,21 @@ import pytest
 from nets import cnn, inputs_of, plan_of
 from small_graphs import Builder
 
+from edgekit.audit import audit
 from edgekit.emitters import onnx_qdq, tflite
 from edgekit.frontends import load_graph
-from edgekit.graph import activations, constant
+from edgekit.graph import activations, constant, units
 from edgekit.passes import prepare
+from edgekit.progress import SilentProgress
 from edgekit.quant import numerics
+from edgekit.quant.calibrate import observe, ranges_of
+from edgekit.quant.kernels import computes_in_integers
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import plan_for
+from edgekit.quant.ranges import Method
 from edgekit.quant.solve import Rules, solve
-from edgekit.verify import ArtifactModel
+from edgekit.target import PRECISIONS
+from edgekit.verify import ArtifactModel, FloatModel
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +119,25 @@ def test_each_activation_has_the_scale_of_its_own_range(net: ir.Model) -> None:
     assert {q.dtype for name, q in plan.items() if name in names} == {"int8"}
 
 
+def test_a_softmax_of_small_shares_has_a_scale_of_its_own_inside_the_network() -> None:
+    g = Builder()
+    shares = g.node("Softmax", g.node("Mul", g.input(1, 4, 200), g.const(0.5)))
+    model = prepare(g.model(g.node("MatMul", shares, g.weights(200, 8))))
+    plan = plan_of(model, inputs_of(model, 8))
+    assert plan[shares].scale[0] < 1 / 2560 and plan[shares].range[0] == 0
+    sample = inputs_of(model, 8)[0]
+    (wanted,) = FloatModel(model).outputs(sample.inputs).values()
+    for artifact in (onnx_qdq.emit(model, plan), tflite.emit(model, plan)):
+        assert audit(artifact.data).precision == "int8"
+        (found,) = ArtifactModel(artifact.data).outputs(sample.inputs).values()
+        assert np.square(found - wanted).sum() < 10**-3.0 * np.square(wanted).sum()
+    for last, high in ((False, 0.51), (True, 0.01)):
+        g = Builder()
+        shares = g.node("Softmax", g.input(1, 200))
+        model = prepare(g.model(shares if last else g.node("Tanh", shares)))
+        assert solve(model, {shares: (0.0, high), "x": (-1.0, 1.0)})[shares] == numerics.fixed(1 / 256, -128)
+
+
 def test_pooling_and_reshaping_keep_the_scale(net: ir.Model) -> None:
     plan = plan_of(net, inputs_of(net))
     assert plan["r1"] == plan["p1"] and plan["g2"] == plan["f2"] and plan["r1"] != plan["r2"]
@@ -201,9 +227,9 @@ def test_the_scale_that_a_weight_came_with_is_kept_while_its_numbers_lie_on_it(n
 
 def test_every_precision_is_a_plan(net: ir.Model) -> None:
     ranges = {str(value.name): (-1.0, 3.0) for value in activations(net.graph)}
-    plans = {p: plan_for(net, p, ranges, Rules()) for p in ("float32", "float16", "dynamic-int8", "int8", "int16x8")}
+    plans = {p: plan_for(net, p, ranges, Rules()) for p in PRECISIONS}
     assert len(plans["float32"]) == 0 and plans["int8"] == solve(net, ranges)
-    assert plans["int16x8"]["image"].dtype == "int16"
+    assert plans["int16x8"]["image"].dtype == "int16" and plans["mixed"] == plans["int8"]
     halves = {"w1", "w2", "head"}  # biases are too small to be worth a conversion
     assert set(plans["float16"]) == halves and {q.dtype for q in plans["float16"].values()} == {"float16"}
     assert len(plans["dynamic-int8"]) == 0  # so are these weights in int8
@@ -220,6 +246,51 @@ def test_dynamic_int8_plans_large_weights_alone() -> None:
     left_out = Rules(float_nodes=frozenset({str(first.name)}))
     assert name == str(first.inputs[1].name)  # type: ignore[union-attr]
     assert len(plan_for(model, "dynamic-int8", {}, left_out)) == 0
+
+
+def attention() -> ir.Model:
+    """One block: normalisation, a product that makes q, k and v, attention of two heads, a product, the sum with x."""
+    g = Builder()
+    x = g.input(1, 10, 16)
+    parts = g.node("MatMul", g.node("LayerNormalization", x, g.const(np.ones(16, np.float32))), g.weights(16, 48))
+    heads = g.node("Transpose", g.node("Reshape", parts, g.const([1, 10, 6, 8])), perm=[0, 2, 1, 3])
+    q, k, v = g.nodes("Split", 3, heads, axis=1, num_outputs=3)
+    shares = g.node(
+        "Softmax", g.node("MatMul", g.node("Mul", q, g.const(0.35)), g.node("Transpose", k, perm=[0, 1, 3, 2]))
+    )
+    mixed = g.node("Reshape", g.node("Transpose", g.node("MatMul", shares, v), perm=[0, 2, 1, 3]), g.const([1, 10, 16]))
+    summed = g.node("Add", x, g.node("MatMul", mixed, g.weights(16, 16)))
+    inner = g.node("Gelu", g.node("MatMul", summed, g.weights(16, 32)))
+    return prepare(g.model(g.node("Relu", g.node("Transpose", inner, perm=[0, 2, 1]))))
+
+
+def test_mixed_is_int8_where_there_are_weights_and_real_in_attention() -> None:
+    model = attention()
+    samples = inputs_of(model, 8)
+    statistics = observe(model, samples, Method("minmax"), SilentProgress(), len(samples))
+    plan = plan_for(model, "mixed", ranges_of(statistics, Method("minmax")), Rules())
+    computed: dict[bool, list[str]] = {True: [], False: []}
+    for unit in units(model.graph):
+        computed[computes_in_integers(unit, plan)].append(unit.node.op_type)
+    # the last Transpose stands between Gelu and a Relu that nothing real reads
+    assert Counter(computed[True]) == {"MatMul": 3, "Transpose": 4, "Reshape": 2, "Split": 1, "Add": 1, "Relu": 1}
+    assert Counter(computed[False]) == {"LayerNormalization": 1, "MatMul": 2, "Mul": 1, "Softmax": 1, "Gelu": 1}
+    for artifact in (onnx_qdq.emit(model, plan), tflite.emit(model, plan)):
+        assert audit(artifact.data).precision == "mixed"
+        wanted = FloatModel(model).outputs(samples[0].inputs)
+        for name, value in ArtifactModel(artifact.data).outputs(samples[0].inputs).items():
+            assert np.square(value - wanted[name]).sum() < 10**-2.5 * np.square(wanted[name]).sum()
+
+
+def test_what_moves_data_between_real_ops_is_real_in_mixed() -> None:
+    g = Builder()
+    turned = g.node("Transpose", g.node("Softmax", g.input(1, 4, 6)), perm=[0, 2, 1])
+    model = prepare(
+        g.model(g.node("MatMul", g.node("Gelu", g.node("Reshape", turned, g.const([1, 24]))), g.weights(24, 3)))
+    )
+    ranges = {str(value.name): (-1.0, 1.0) for value in activations(model.graph)}
+    real = {node.op_type for node in model.graph if node.name in plan_for(model, "mixed", ranges, Rules()).float_nodes}
+    assert real == {"Softmax", "Transpose", "Reshape", "Gelu"}
 
 
 def test_halves_leave_out_what_half_precision_cannot_hold() -> None:

@@ -142,15 +142,16 @@ class Audit:
 def precision(ops: Sequence[AuditedOp]) -> str:
     """The one word for all of these ops.
 
-    "int8" (activations of 8 bits), "int16x8" (of 16), "dynamic-int8", "mixed" (some ops integer, some not), and of a
-    file without integer ops "float32", "float16", or "float16-weights" and "int8-weights" by what most of the weights
-    are stored in; "none" when there is nothing to compute.
+    "int8" (activations of 8 bits where there are weights), "int16x8" (of 16), "dynamic-int8", "mixed" (some ops
+    integer, some not), and of a file without integer ops "float32", "float16", or "float16-weights" and "int8-weights"
+    by what most of the weights are stored in; "none" when there is nothing to compute.
     """
     kinds = {item.kind for item in ops}
     if not kinds:
         return "none"
     if kinds == {INTEGER}:
-        stored = {dtype for item in ops for dtype in (*item.inputs, *item.outputs)}
+        weighted = [item for item in ops if item.weights] or ops
+        stored = {dtype for item in weighted for dtype in (*item.inputs, *item.outputs)}
         return "int16x8" if stored & {"int16", "uint16"} else "int8"
     if INTEGER in kinds:
         return "mixed"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgekit.ops.context import Array, Operand, Tfl, full
 from edgekit.ops.declare import NUMBERS, Layout, Quant, Scale, op, unsupported
+from edgekit.quant.plan import QParams
 
 NONE = {"fused_activation_function": "NONE"}
 FIRST = Quant(inputs=(0,))
@@ -225,10 +227,15 @@ def _erf(x: Array) -> Array:
     return np.asarray([math.erf(v) for v in x.ravel()], np.float32).reshape(x.shape)
 
 
-@op("Softmax", since=13, layout=Layout.LAST, quant=UNIT)
+@op("Softmax", since=13, layout=Layout.LAST, quant=replace(UNIT, finer=True))
 def softmax(tfl: Tfl, input: Operand, *, axis: int = -1) -> None:
-    """SOFTMAX over the axis that is stored last."""
-    tfl.requantize(tfl.add("SOFTMAX", [input], tfl.in_scale(UNIT), beta=1.0))
+    """SOFTMAX over the axis that is stored last; by int16 and QUANTIZE to another int8 scale than 1/256."""
+    out = tfl.out.quant
+    if out is None or out.dtype != "int8" or (out.scale[0], out.zero_point[0]) == UNIT.fixed:
+        tfl.add("SOFTMAX", [input], beta=1.0)
+        return
+    wide = tfl.temp(tfl.out.shape, dtype="int16", quant=QParams("int16", (2.0**-15,), (0,)))
+    tfl.add("QUANTIZE", [tfl.add("SOFTMAX", [input], wide, beta=1.0)])
 
 
 @op("LogSoftmax", since=13, layout=Layout.LAST, quant=LOGARITHM)

@@ -47,7 +47,8 @@ class Quant:
 
     A constant at position ``weight`` is quantized symmetrically per channel along ``channel_axis``, and the one at
     ``bias`` as int32 with scale input x weight; at ``recurrent`` stands the weight that a state is multiplied with.
-    ``fixed`` is the output's (scale, zero point) in int8.
+    ``fixed`` is the output's (scale, zero point) in int8; ``finer`` lets an output that stays in a part of that range
+    have a scale of its own.
     """
 
     scale: Scale = Scale.OBSERVED
@@ -57,6 +58,7 @@ class Quant:
     bias: int | None = None
     recurrent: int | None = None
     fixed: tuple[float, int] | None = None
+    finer: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,25 +4,29 @@ float32         nothing is planned
 float16         constants in half precision, widened where they are read; arithmetic stays float32
 dynamic-int8    weights int8 per output channel; activations stay real, and a runtime that can quantizes them as it runs
 int8            weights and activations int8 from calibrated ranges (``solve``)
+mixed           int8 where there are weights; normalisation, softmax, gelu, the products of attention and what is added
+                and multiplied for them compute on real numbers
 int16x8         weights int8, activations int16
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.graph import GATES, all_units, constant, is_float
-from edgekit.ops import OPS
+from edgekit.graph import GATES, Unit, all_units, constant, is_float, units
+from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
-from edgekit.quant.kernels import inputs_of, weights_of
+from edgekit.quant.kernels import constant_weight, has_integer_kernel, inputs_of, weights_of
 from edgekit.quant.plan import HALF, QParams, QuantPlan
 from edgekit.quant.ranges import Range
 from edgekit.quant.solve import Rules, solve
 
-STATIC = {"int8": "int8", "int16x8": "int16"}  # precision -> activations
+STATIC = {"int8": "int8", "mixed": "int8", "int16x8": "int16"}  # precision -> activations
+REAL = ("LayerNormalization", "Softmax", "Gelu")  # faster and better on real numbers in both runtimes
 SMALLEST_HALF = 16  # elements: below, the conversion costs more than it saves
 SMALLEST_DYNAMIC = 1024
 DYNAMIC = ("Conv", "Gemm", "MatMul", *GATES)  # that kernels have with int8 weights and real activations
@@ -39,6 +43,8 @@ def plan_for(model: ir.Model, precision: str, ranges: Mapping[str, Range], rules
         return QuantPlan(_halves(model))
     if precision == "dynamic-int8":
         return QuantPlan(_weights(model, rules))
+    if precision == "mixed":
+        rules = replace(rules, float_nodes=rules.float_nodes | _real(model))
     if precision in STATIC:
         return solve(model, ranges, rules, STATIC[precision])
     return QuantPlan({})
@@ -64,6 +70,33 @@ def default_precision(model: ir.Model, available: tuple[str, ...], recurrent: bo
     if "dynamic-int8" in available and available[0] == "int8" and (recurrent or attends(model)):
         return "dynamic-int8"
     return available[0]
+
+
+def _real(model: ir.Model) -> frozenset[str]:
+    """The nodes that ``mixed`` computes on real numbers.
+
+    Those are ``REAL``, products of two computed tensors, and what computes without weights for one of them. What moves
+    data is real between two that are, and int8 next to a layer with weights: fewer bytes to move, and no other values.
+    """
+    whole = units(model.graph)
+    real: set[str] = set()
+    moves: set[str] = set()
+    for unit in reversed(whole):
+        readers = {str(use.node.name) for out in unit.outputs for use in out.uses()}
+        quant, name = OPS[unit.node.op_type].quant, str(unit.node.name)
+        if quant.scale is Scale.SHARED:
+            moves |= {name} if readers and readers <= real | moves else set()
+        elif constant_weight(unit) is None and (_computes_real(unit) or readers & real):
+            real.add(name)
+    for unit in whole:
+        producers = {str(node.name) for value in inputs_of(unit) if (node := value.producer()) is not None}
+        if unit.node.name in moves and producers and producers <= real:
+            real.add(str(unit.node.name))
+    return frozenset(real)
+
+
+def _computes_real(unit: Unit) -> bool:
+    return unit.node.op_type in REAL or unit.node.op_type == "MatMul" or not has_integer_kernel(unit)
 
 
 def _halves(model: ir.Model) -> dict[str, QParams]:

@@ -93,7 +93,7 @@ def test_tflite_names_the_way_out_and_it_works(tmp_path: Path) -> None:
     assert report.artifact.precision == "int8" and report.audit["float_ops"] == []
     assert [port["name"] for port in report.contract["outputs"]] == ["boxes", "scores"]
     assert min(report.fidelity.outputs.values()) > 25  # type: ignore[union-attr]
-    assert report.source_check["snr_db"] > 100  # type: ignore[index]
+    assert float(report.source_check["snr_db"]) > 100  # type: ignore[index]
     settings = {"model.outputs": ["boxes", "scores"], "evaluation.data": str(path.with_suffix(".npz"))}
     again = recheck(Path(report.artifact.path), Project.from_flags(str(path), None, settings), SilentProgress())
     assert again.fidelity.outputs.keys() == {"boxes", "scores"}

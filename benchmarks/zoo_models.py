@@ -99,10 +99,9 @@ def fit(module: nn.Module, batch: tuple[torch.Tensor, ...]) -> None:
             nn.init.normal_(weight, 0, 0.1)
         elif isinstance(_owner(module, name), nn.Module) and _is_norm(_owner(module, name)):
             nn.init.uniform_(weight, 0.7, 1.3)
-        elif weight.requires_grad and (weight.std() < 0.05 or weight.numel() == 1) and not _is_layer(module, name):
-            nn.init.uniform_(weight, 0.3, 0.8) if weight.mean().abs() > weight.std() else nn.init.normal_(
-                weight, 0, 0.3
-            )
+        elif not _is_layer(module, name) and (weight.numel() == 1 or weight.std() < 0.05):
+            alike = weight.numel() == 1 or weight.mean().abs() > weight.std()
+            nn.init.uniform_(weight, 0.3, 0.8) if alike else nn.init.normal_(weight, 0, 0.3)
     module.train()
     for part in module.modules():
         if isinstance(part, (nn.Dropout, nn.Dropout1d, nn.Dropout2d)) or "DropPath" in type(part).__name__:

@@ -524,6 +524,10 @@ def test_callable(torch: Any, nets: Path) -> None:
     assert built.tflite.contract.inputs[0].name == "x"
 
 
+def test_attention_whose_kernel_lays_its_result_out_by_itself(torch: Any, nets: Path) -> None:
+    right(both("nets:attention", folder=nets))
+
+
 def test_callable_that_returns_a_module_takes_declared_shapes(torch: Any, nets: Path) -> None:
     built = both("nets:small", {"image": [1, 3, 8, 8]}, nets)
     right(built)

@@ -50,7 +50,6 @@ def test_every_op_has_a_case() -> None:
 
 # By precision: what TFLite cannot express, and what is said.
 REFUSED = {
-    ("int8", "MatMul-constant-batch"): "a batch of constant matrices on the right",
     ("int8", "ReduceProd-row"): "a product of integers with a scale has no sound kernel",
     **{
         ("float", op): f"{op} has no float operator in TFLite"

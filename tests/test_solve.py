@@ -299,3 +299,14 @@ def test_halves_leave_out_what_half_precision_cannot_hold() -> None:
     large = g.const(np.full((8, 8), 70_000.0, np.float32))
     model = prepare(g.model(g.node("MatMul", g.node("MatMul", x, large), g.weights(8, 8))))
     assert len(plan_for(model, "float16", {}, Rules())) == 1
+
+
+@pytest.mark.parametrize("precision", ["dynamic-int8", "int8"])
+def test_a_batch_of_constant_matrices_has_no_scale_per_column(precision: str) -> None:
+    """Its second axis is no column; as an activation it has one scale, and in dynamic-int8 none."""
+    g = Builder()
+    held = g.weights(4, 16, 32)
+    model = prepare(g.model(g.node("MatMul", g.input(4, 8, 16), held)))
+    ranges = {str(value.name): (-1.0, 1.0) for value in activations(model.graph)}
+    plan = plan_for(model, precision, ranges, Rules())
+    assert [len(q.scale) for name, q in plan.items() if name == held] == ([1] if precision == "int8" else [])

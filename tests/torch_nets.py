@@ -129,3 +129,20 @@ class NoInputs(nn.Module):
 
 def no_inputs():
     return NoInputs(), ()
+
+
+class Attention(nn.Module):
+    """Fused attention with a bias; its result is laid out as the fused kernel leaves it, which a view relies on."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.bias = nn.Linear(16, 48), nn.Parameter(torch.randn(4, 5, 5))
+
+    def forward(self, x):
+        q, k, v = self.heads(x).view(1, 5, 3, 4, 4).permute(2, 0, 3, 1, 4)
+        found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.bias.unsqueeze(0))
+        return found.permute(0, 2, 1, 3).contiguous().view(1, 5, 16)
+
+
+def attention():
+    return Attention(), (torch.randn(1, 5, 16),)

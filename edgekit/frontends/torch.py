@@ -69,7 +69,12 @@ def _exported(what: Any, arguments: Arguments, said: str, shapes: Shapes | None,
     given: dict[str, Any] = {"dynamo": True, "optimize": False, "verbose": False, "opset_version": OPSET}
     if not isinstance(what, torch.export.ExportedProgram):
         given |= {"args": arguments[0], "kwargs": arguments[1]}
-    with _quiet(), ForeignCode(f"{said}: torch cannot export it", ModelError):
+    attention = torch.nn.attention  # its fused forms lay their results out in ways that the exporter trips over
+    with (
+        _quiet(),
+        ForeignCode(f"{said}: torch cannot export it", ModelError),
+        attention.sdpa_kernel(attention.SDPBackend.MATH),
+    ):
         exported = torch.onnx.export(what, **given)
     if exported is None:
         raise ModelError(f"{said}: torch exported nothing")

@@ -53,8 +53,6 @@ def matmul(tfl: Tfl, A: Operand, B: Operand) -> None:
             keep_num_dims=len(A.shape) > 2,
         )
         return
-    if B.array is not None and tfl.quantized:
-        unsupported("a batch of constant matrices on the right; LiteRT's int8 product reads one scale for all of it")
     left: Any = A if len(A.shape) > 1 else tfl.reshape(A, (1, *A.shape))
     right: Any = B if len(B.shape) > 1 else tfl.reshape(B, (*B.shape, 1))
     batch = tfl.shape[: len(tfl.shape) - (len(A.shape) > 1) - (len(B.shape) > 1)]

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgekit.passes import (
     attention,
+    blocks,
     canonical,
     constants,
     convolution,
@@ -36,6 +37,7 @@ PASSES: tuple[Pass, ...] = (
     constants.remove_unused,
     einsum.spell_out_einsum,
     pooling.spell_out_pools,
+    blocks.join_blocks,
     known.refuse_unknown,
     recurrent.plain_recurrences,
     longhand.spell_out,
@@ -49,6 +51,7 @@ PASSES: tuple[Pass, ...] = (
     convolution.absorb_padding,
     canonical.global_pooling,
     shuffle.plain_shuffles,
+    blocks.flat_indices,
     factors.one_factor,
     normalisation.fuse_group_norm,
     normalisation.fold_layer_norm,

@@ -215,7 +215,8 @@ def _covers_space(node: ir.Node) -> bool:
         return False
     attrs = attributes(node)
     if node.op_type == "AveragePool":
-        return tuple(attrs["kernel_shape"]) == shape[2:] and not any(attrs.get("pads", ())) and len(shape) == 4
+        whole = all(size >= side for size, side in zip(attrs["kernel_shape"], shape[2:], strict=True))
+        return whole and not any(attrs.get("pads", ())) and len(shape) == 4
     axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     return (
         axes is not None and sorted(int(a) % len(shape) for a in axes) == list(range(2, len(shape))) and len(shape) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
@@ -12,6 +14,8 @@ from edgekit.passes.rewrite import add_constant, drop, put_in_place
 
 LARGEST = 1 << 26
 FOLDED = ("DequantizeLinear", "ConstantOfShape")  # of a constant, also where the folder would by itself leave them
+
+NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}  # the second operand that changes nothing
 
 
 def fold_constants(model: ir.Model, keep: frozenset[str] = frozenset()) -> bool:
@@ -25,6 +29,7 @@ def fold_constants(model: ir.Model, keep: frozenset[str] = frozenset()) -> bool:
         for out in node.outputs:
             if out.shape is not None and not all(isinstance(dim, int) for dim in out.shape):
                 out.shape = None  # what was not known before folding would hide what is known then
+    logging.getLogger("onnxscript.optimizer").setLevel(logging.ERROR)  # what it leaves unfolded is no warning
     for _ in range(2):  # shapes that are only known once others are folded
         optimizer.fold_constants(
             model,
@@ -46,7 +51,7 @@ def fold_constants(model: ir.Model, keep: frozenset[str] = frozenset()) -> bool:
             model.graph.outputs[i] = add_constant(model.graph, name, array)
             convenience.replace_all_uses_with(value, model.graph.outputs[i])
             drop(model.graph, producer)
-    return True
+    return remove_unused(model)
 
 
 def remove_unused(model: ir.Model) -> bool:
@@ -56,7 +61,7 @@ def remove_unused(model: ir.Model) -> bool:
 
 
 def remove_idle_nodes(model: ir.Model) -> bool:
-    """Drop nodes that change nothing: Identity, Dropout, casts and reshapes to the same, empty pads."""
+    """Drop nodes that change nothing: Identity, Dropout, casts and reshapes to the same, empty pads, adding zeros."""
     graph, changed = model.graph, False
     for node in list(graph):
         if node.inputs and node.inputs[0] is not None and _idle(node) and not _pinned(node):
@@ -85,6 +90,9 @@ def _idle(node: ir.Node) -> bool:
         return source is not None and source.dtype == out.dtype and source.dtype is not None
     if source is None or source.shape is None or out.shape is None or source.shape != out.shape:
         return False
+    if node.op_type in NEUTRAL:
+        array = constant(node.inputs[1])
+        return array is not None and bool((array == NEUTRAL[node.op_type]).all())
     if node.op_type == "Transpose":
         order = attributes(node).get("perm")
         return order is not None and list(order) == sorted(order)

@@ -164,7 +164,8 @@ def _fused(builder: Builder) -> list[ir.Value | None]:
     node, stem = builder.cell.node, builder.cell.stem
     builder.shared[f"{stem}/sequence{MEMORY}"] = f"{stem}/{WHOLE_MEMORY}"
     results = []
-    made = ir.Node("", node.op_type, node.inputs[:4], node.attributes.values(), num_outputs=2, name=node.name)
+    count = min(2, len(node.outputs))
+    made = ir.Node("", node.op_type, node.inputs[:4], node.attributes.values(), num_outputs=count, name=node.name)
     for old, out, part in zip(node.outputs, made.outputs, ("sequence", "hidden/last"), strict=False):
         builder.describe(out, part, shape_of(old), "hidden")
         results.append(out if _used(old) else None)

@@ -27,10 +27,11 @@ def activations_of(unit: Unit) -> list[str]:
 
 
 def constant_weight(unit: Unit) -> ir.Value | None:
-    """The weight of a unit whose op has one and where it is constant."""
+    """The weight of a unit whose op has one and where it is constant; a batch of matrices is read as an activation."""
     position = OPS[unit.node.op_type].quant.weight
     value = unit.node.inputs[position] if position is not None else None
-    return value if constant(value) is not None else None
+    array = constant(value)
+    return None if array is None or (unit.node.op_type == "MatMul" and array.ndim != 2) else value
 
 
 def weights_of(unit: Unit) -> list[ir.Value]:

@@ -1,6 +1,6 @@
 """The forms in which a transformer can be built, beside what other tools make of it: latency in turns, and accuracy.
 
-    python benchmarks/transformers.py [NETWORK ...]
+    python benchmarks/attention.py [NETWORK ...]
 
 Each form is timed in turns (``edgekit.measure.compare``) against one file: under LiteRT the other tools' dynamic-range
 file, or our default form where there is none; under ONNX Runtime what its static quantization makes in this run.

@@ -1,4 +1,4 @@
-"""One or more small graphs for every declared op: ``tests/test_ops.py`` runs them in float and in int8."""
+"""One or more small graphs for every declared op: ``tests/test_ops.py`` runs them in every precision (``op_run``)."""
 
 from __future__ import annotations
 
@@ -505,4 +505,32 @@ NORMS = [
     Case("LayerNormalization", lambda g, x: g.node("LayerNormalization", x, g.uniform(0.5, 1.5, 16)), "", (1, 7, 16)),
     Case("Pow", rms, "rms-norm", (1, 7, 16)),
 ]
-CASES = [*NORMS, *ACTIVATIONS, *ARITHMETIC, *WINDOWS, *PRODUCTS, *SHAPES, *RESIZES, *REDUCTIONS, *LOGIC, *POSITIONS]
+DETECTIONS = [
+    Case(
+        "NonMaxSuppression",
+        lambda g, x: g.node(
+            "NonMaxSuppression",
+            g.const([[[row, 0, row + 0.5, 1.0] for row in range(6)]]),
+            x,
+            g.const(2),
+            g.const(0.5),
+            g.const(-9.0),
+        ),
+        "",
+        (1, 2, 6),
+        transposes=None,
+    )
+]
+CASES = [
+    *NORMS,
+    *ACTIVATIONS,
+    *ARITHMETIC,
+    *WINDOWS,
+    *PRODUCTS,
+    *SHAPES,
+    *RESIZES,
+    *REDUCTIONS,
+    *LOGIC,
+    *POSITIONS,
+    *DETECTIONS,
+]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from onnx.defs import get_schema
 
 DOCS = Path(__file__).resolve().parent
 EXACT = 100  # dB, as ``tests/op_run.py`` writes it
@@ -99,11 +100,12 @@ ConstantOfShape, If). To add an op: [add-an-op.md](add-an-op.md).
 - **since**: the opset whose schema the declaration follows; older files are converted.
 - **float**, **int8**, **int16** (`float32`, `int8`, `int16x8`): *yes* where nothing is lost. Else the signal-to-noise
   ratio of the worst case, TFLite in LiteRT or ONNX in ONNX Runtime, and by how many integers the two differ at most.
-  Cases are small, so this shows what a kernel does, not what a network loses. *w*: int8 weights alone (`dynamic-int8`).
-  *ONNX*: TFLite has to refuse all cases, and the ONNX artifact has them; *part*: it has to refuse some.
+  Cases are small, so this shows what a kernel does, not what a network loses. *w*: int8 weights alone (`dynamic-int8`);
+  *float*: the op itself is never in integers. *ONNX*: TFLite has to refuse all cases, and the ONNX artifact has them;
+  *part*: it has to refuse some.
 - **limits**: what is refused before any work starts, and why: by the lowering to TFLite at once, then by what cases met
-  in a precision, in brackets in which of them. An op may be written with another, which is then named. What int8 does by
-  a table of 256 entries, int16 cannot.
+  in a precision, in brackets in which of them. An op may be written with another, then named. What int8 does by a
+  table of 256 entries, int16 cannot.
 - **scales** of int8 activations: *own*, each from its calibrated range; *shared*, one for inputs and outputs; *fixed*,
   the output's by the specification; *float*, never quantized: refused where float is not allowed.
 - **layout**: in which orders of axes its tensors may be stored ([layout.md](layout.md)).
@@ -116,18 +118,19 @@ Outcomes = dict[str, dict[str, dict[str, Any]]]
 
 def ops() -> str:
     """Every declared op, from its declaration and from what came of its cases (``tests/op_run.py``)."""
+    from edgekit.graph import OPSET
     from edgekit.ops import OPS, Layout
 
     outcomes: Outcomes = json.loads(OUTCOMES.read_text(encoding="utf-8"))
     rows = []
-    for name, found in sorted(OPS.items()):
+    for name in sorted({*OPS, *(case.partition("-")[0] for case in outcomes)}):
         cases = {case: result for case, result in outcomes.items() if case.partition("-")[0] == name}
-        said, takes = lowering(found.lower)
-        weights = _outcome(cases, "dynamic-int8")
-        in_int8 = _outcome(cases, "int8") + (f", w {weights}" if weights else "")
-        bits = [_outcome(cases, "float32"), in_int8, _outcome(cases, "int16x8")]
+        found = OPS.get(name)
+        said, takes = lowering(found.lower) if found else ("written as other ops", "")
         limits = "; ".join(filter(None, [takes, *_refusals(name, cases)]))
-        rows.append([name, str(found.since), *bits, limits, SCALES[found.quant.scale.name], _short(found.layout), said])
+        scales, layout = (SCALES[found.quant.scale.name], _short(found.layout)) if found else ("", "")
+        since = found.since if found else get_schema(name, OPSET).since_version
+        rows.append([name, str(since), *_outcomes(cases, scales == "float"), limits, scales, layout, said])
     head = [COLUMNS, (":--", "--:", *[":--"] * (len(COLUMNS) - 2))]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [*head, *rows])
     layouts = "\n".join(f"  - *{_short(layout)}*: {layout.value}" for layout in Layout)
@@ -144,6 +147,14 @@ def lowering(lower: Callable[..., None]) -> tuple[str, str]:
 
 def _short(layout: Any) -> str:
     return "NHWC" if layout.name == "NHWC" else str(layout.name).lower()
+
+
+def _outcomes(cases: Outcomes, real: bool) -> Iterator[str]:
+    """The cells of the precisions; ``real``: the op stays in float in all of them."""
+    weights = _outcome(cases, "dynamic-int8")
+    yield _outcome(cases, "float32")
+    yield "float, " * real + _outcome(cases, "int8") + (f", w {weights}" if weights else "")
+    yield "float, " * real + _outcome(cases, "int16x8")
 
 
 def _outcome(cases: Outcomes, precision: str) -> str:
@@ -171,7 +182,7 @@ def _refusals(name: str, cases: Outcomes) -> Iterator[str]:
         for reason in dict.fromkeys(said.values()):
             which = [case.partition("-")[2] or "plain" for case in said if said[case] == reason]
             where = "" if len(which) == len(cases) else f" ({', '.join(which)})"
-            met.setdefault((where, reason.removeprefix(f"{name}: ")), []).append(bits)
+            met.setdefault((where, reason.removeprefix(f"{name}: ").removeprefix(f"{name} ")), []).append(bits)
     yield from (f"{', '.join(bits)}{where}: {reason}" for (where, reason), bits in met.items())
 
 

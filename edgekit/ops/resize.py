@@ -37,7 +37,10 @@ def resize(
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> None:
-    """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR where they read the very same positions, else GATHER or ``_mixed``."""
+    """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR where they read the very same positions, else GATHER or ``_mixed``.
+
+    Refused: other than images; tf_crop_and_resize.
+    """
     if len(X.shape) != 4 or X.shape[:2] != tfl.shape[:2]:
         unsupported(f"{len(X.shape)} axes or channels that change; H and W of images are supported")
     ratio = _ratios(X, tfl, scales, axes)

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+from onnx.defs import get_schema
 
 DOCS = Path(__file__).resolve().parent
+EXACT = 100  # dB, as ``tests/op_run.py`` writes it
 NOTE = "<!-- written by docs/generate.py; do not edit -->"
 
 
@@ -85,31 +89,101 @@ def _dedented(block: str) -> str:
     return "\n".join(line[depth:].rstrip() for line in lines)
 
 
-SCALES = {
-    "OBSERVED": "each tensor its own",
-    "SHARED": "inputs and outputs one",
-    "FIXED": "the output's is fixed",
-    "NONE": "none: float, where that is allowed",
-}
+SCALES = {"OBSERVED": "own", "SHARED": "shared", "FIXED": "fixed", "NONE": "float"}
 OPS_NOTE = """\
-Every op that edgekit lowers, as it is declared in `edgekit/ops`. *Since* is the opset whose schema the declaration
-follows; older files are converted. *Scales* says how the op's int8 activations get theirs; *TFLite* which operators it
-becomes. BatchNormalization, Dropout, CastLike, Einsum, LRN, LpPool, GlobalLpPool, Trilu, ReduceL1, ReduceL2,
+Every op that edgekit lowers, as it is declared in `edgekit/ops`, and what came of its cases (`tests/op_cases.py`) in
+both artifacts. BatchNormalization, Dropout, CastLike, Einsum, LRN, LpPool, GlobalLpPool, Trilu, ReduceL1, ReduceL2,
 ReduceSumSquare, ReduceLogSum, ReduceLogSumExp, and Attention, RMSNormalization, RotaryEmbedding and Swish of newer
 opsets are written as these before, and what depends on shapes or constants alone is folded (Range, Shape, Size,
-ConstantOfShape, If). To add an op: [add-an-op.md](add-an-op.md)."""
+ConstantOfShape, If). To add an op: [add-an-op.md](add-an-op.md).
+
+- **since**: the opset whose schema the declaration follows; older files are converted.
+- **float**, **int8**, **int16** (`float32`, `int8`, `int16x8`): *yes* where nothing is lost. Else the signal-to-noise
+  ratio of the worst case, TFLite in LiteRT or ONNX in ONNX Runtime, and by how many integers the two differ at most.
+  Cases are small, so this shows what a kernel does, not what a network loses. *w*: int8 weights alone (`dynamic-int8`);
+  *float*: the op itself is never in integers. *ONNX*: TFLite has to refuse all cases, and the ONNX artifact has them;
+  *part*: it has to refuse some.
+- **limits**: what is refused before any work starts, and why: by the lowering to TFLite at once, then by what cases met
+  in a precision, in brackets in which of them. An op may be written with another, then named. What int8 does by a
+  table of 256 entries, int16 cannot.
+- **scales** of int8 activations: *own*, each from its calibrated range; *shared*, one for inputs and outputs; *fixed*,
+  the output's by the specification; *float*, never quantized: refused where float is not allowed.
+- **layout**: in which orders of axes its tensors may be stored ([layout.md](layout.md)).
+{layouts}"""
+OUTCOMES = DOCS.parent / "tests" / "golden" / "ops.json"
+COLUMNS = ("op", "since", "float", "int8", "int16", "limits", "scales", "layout", "TFLite operators")
+BITS = {"float32": "float", "dynamic-int8": "int8 weights", "int8": "int8", "int16x8": "int16"}
+Outcomes = dict[str, dict[str, dict[str, Any]]]
 
 
 def ops() -> str:
-    """Every declared op, from its declaration."""
-    from edgekit.ops import OPS
+    """Every declared op, from its declaration and from what came of its cases (``tests/op_run.py``)."""
+    from edgekit.graph import OPSET
+    from edgekit.ops import OPS, Layout
 
+    outcomes: Outcomes = json.loads(OUTCOMES.read_text(encoding="utf-8"))
     rows = []
-    for name, found in sorted(OPS.items()):
-        said = " ".join((found.lower.__doc__ or "").split("\n\n")[0].split()).rstrip(".").replace("``", "`")
-        rows.append(f"| {name} | {found.since} | {SCALES[found.quant.scale.name]} | {found.layout.value} | {said} |")
-    head = "| op | since | scales | layout | TFLite |\n| :-- | --: | :-- | :-- | :-- |"
-    return "\n".join([f"{NOTE}\n\n# Ops\n\n{OPS_NOTE}\n", head, *rows]) + "\n"
+    for name in sorted({*OPS, *(case.partition("-")[0] for case in outcomes)}):
+        cases = {case: result for case, result in outcomes.items() if case.partition("-")[0] == name}
+        found = OPS.get(name)
+        said, takes = lowering(found.lower) if found else ("written as other ops", "")
+        limits = "; ".join(filter(None, [takes, *_refusals(name, cases)]))
+        scales, layout = (SCALES[found.quant.scale.name], _short(found.layout)) if found else ("", "")
+        since = found.since if found else get_schema(name, OPSET).since_version
+        rows.append([name, str(since), *_outcomes(cases, scales == "float"), limits, scales, layout, said])
+    head = [COLUMNS, (":--", "--:", *[":--"] * (len(COLUMNS) - 2))]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [*head, *rows])
+    layouts = "\n".join(f"  - *{_short(layout)}*: {layout.value}" for layout in Layout)
+    return f"{NOTE}\n\n# Ops\n\n{OPS_NOTE.format(layouts=layouts)}\n\n{table}\n"
+
+
+def lowering(lower: Callable[..., None]) -> tuple[str, str]:
+    """Which operators a lowering's docstring says that it writes, and what it says after ``Refused:``."""
+    text = " ".join((lower.__doc__ or "").replace("``", "`").split("\n\n")[0].split())
+    refused = [part for part in (lower.__doc__ or "").split("\n\n") if part.strip().startswith("Refused: ")]
+    takes = " ".join(refused[0].split()).removeprefix("Refused: ") if refused else ""
+    return text.rstrip("."), takes.rstrip(".")
+
+
+def _short(layout: Any) -> str:
+    return "NHWC" if layout.name == "NHWC" else str(layout.name).lower()
+
+
+def _outcomes(cases: Outcomes, real: bool) -> Iterator[str]:
+    """The cells of the precisions; ``real``: the op stays in float in all of them."""
+    weights = _outcome(cases, "dynamic-int8")
+    yield _outcome(cases, "float32")
+    yield "float, " * real + _outcome(cases, "int8") + (f", w {weights}" if weights else "")
+    yield "float, " * real + _outcome(cases, "int16x8")
+
+
+def _outcome(cases: Outcomes, precision: str) -> str:
+    """A cell: the worst of the cases that both artifacts can express, else of those that ONNX can."""
+    found = [result[precision] for result in cases.values() if precision in result]
+    works = [one for one in found if "refused" not in one]
+    measured = [one["snr"] for one in works or found if "snr" in one]
+    if not measured:
+        return ""
+    least, steps = min(measured), max((one.get("steps", 0) for one in works), default=0)
+    said = ("yes" if precision == "float32" else "exact") if least >= EXACT else f"{least} dB"
+    kept = "" if len(works) == len(found) else "part " if works else "ONNX "
+    return f"{kept}{said}{f', ±{steps}' if steps else ''}"
+
+
+def _refusals(name: str, cases: Outcomes) -> Iterator[str]:
+    """Why cases are refused: by reason, with the precisions; and which cases, where others are not."""
+    met: dict[tuple[str, str], list[str]] = {}
+    for precision, bits in BITS.items():
+        said = {
+            case: result[precision]["refused"]
+            for case, result in cases.items()
+            if "refused" in result.get(precision, {})
+        }
+        for reason in dict.fromkeys(said.values()):
+            which = [case.partition("-")[2] or "plain" for case in said if said[case] == reason]
+            where = "" if len(which) == len(cases) else f" ({', '.join(which)})"
+            met.setdefault((where, reason.removeprefix(f"{name}: ").removeprefix(f"{name} ")), []).append(bits)
+    yield from (f"{', '.join(bits)}{where}: {reason}" for (where, reason), bits in met.items())
 
 
 PAGES: dict[str, Callable[[], str]] = {"cli": cli, "errors": errors, "ops": ops}

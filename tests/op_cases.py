@@ -1,4 +1,4 @@
-"""One or more small graphs for every declared op: ``tests/test_ops.py`` runs them in float and in int8."""
+"""One or more small graphs for every declared op: ``tests/test_ops.py`` runs them in every precision (``op_run``)."""
 
 from __future__ import annotations
 
@@ -208,11 +208,11 @@ WINDOWS = [
     unary("AveragePool", "3d-depth", kernel_shape=[3, 1, 1], pads=[1, 0, 0, 1, 0, 0], count_include_pad=1)(
         shape=DEEP, snr=32
     ),
-    Case("Conv", lambda g, x: g.node("LRN", x, size=3, alpha=0.9, beta=0.75, bias=1.5), "lrn"),
-    Case("Conv", lambda g, x: g.node("LpPool", x, kernel_shape=[2, 2], strides=[2, 2]), "lp-pool", snr=30),
-    Case("Conv", lambda g, x: g.node("LpPool", x, kernel_shape=[3, 3], p=3, pads=[1] * 4), "lp-pool-3", snr=24),
-    Case("Conv", lambda g, x: g.node("LpPool", x, kernel_shape=[3, 3], p=1, strides=[2, 2], ceil_mode=1), "lp-pool-1"),
-    Case("ReduceSum", lambda g, x: g.node("GlobalLpPool", x), "lp-pool", snr=28),
+    Case("LRN", lambda g, x: g.node("LRN", x, size=3, alpha=0.9, beta=0.75, bias=1.5)),
+    Case("LpPool", lambda g, x: g.node("LpPool", x, kernel_shape=[2, 2], strides=[2, 2]), snr=30),
+    Case("LpPool", lambda g, x: g.node("LpPool", x, kernel_shape=[3, 3], p=3, pads=[1] * 4), "3", snr=24),
+    Case("LpPool", lambda g, x: g.node("LpPool", x, kernel_shape=[3, 3], p=1, strides=[2, 2], ceil_mode=1), "1"),
+    Case("GlobalLpPool", lambda g, x: g.node("GlobalLpPool", x), snr=28),
 ]
 PRODUCTS = [
     Case("Gemm", lambda g, x: g.node("Gemm", x, g.weights(5, 16), g.uniform(-1, 1, 5), transB=1), shape=(1, 16)),
@@ -255,8 +255,8 @@ SHAPES = [
     Case("Unsqueeze", lambda g, x: g.node("Unsqueeze", x, g.const([2])), shape=LINE),
     Case("Transpose", lambda g, x: g.node("Transpose", x, perm=[0, 2, 3, 1]), transposes=1),
     Case("Transpose", lambda g, x: g.node("Transpose", x, perm=[0, 1, 3, 2]), "image", transposes=1),
-    Case("Where", lambda g, x: g.node("Trilu", x, upper=0), "lower-triangle"),
-    Case("Where", lambda g, x: g.node("Trilu", x, g.const(1)), "upper-triangle"),
+    Case("Trilu", lambda g, x: g.node("Trilu", x, upper=0), "lower"),
+    Case("Trilu", lambda g, x: g.node("Trilu", x, g.const(1)), "upper"),
     Case("Expand", lambda g, x: g.node("Expand", x, g.const([2, 1, 1, 1])), "batch"),
     Case("Expand", lambda g, x: g.node("Expand", x, g.const([3, C, H, W])), "more-axes", (C, 1, W)),
     Case("Expand", lambda g, x: g.node("Expand", g.node("GlobalAveragePool", x), g.const([1, C, H, W]))),
@@ -340,10 +340,10 @@ REDUCTIONS = [
     reduction("ReduceMax", "channels", [1], keepdims=0),
     reduction("ReduceMin", "space", [-1, -2]),
     *(
-        Case("ReduceSum", lambda g, x, op=op: g.node(f"Reduce{op}", x, g.const([1])), op, snr=30)  # type: ignore[misc]
-        for op in ("L1", "L2", "SumSquare", "LogSumExp")
+        Case(op, lambda g, x, op=op: g.node(op, x, g.const([1])), snr=30)  # type: ignore[misc]
+        for op in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp")
     ),
-    Case("ReduceSum", lambda g, x: g.node("ReduceLogSum", other(g, x), g.const([2, 3])), "LogSum", snr=30),
+    Case("ReduceLogSum", lambda g, x: g.node("ReduceLogSum", other(g, x), g.const([2, 3])), snr=30),
     Case("ArgMax", lambda g, x: g.node("ArgMax", x, axis=1), steps=0, snr=20, transposes=None),
     Case("ArgMax", lambda g, x: g.node("ArgMax", x, axis=-1, keepdims=0), "flat", (1, 16), steps=0, snr=20),
 ]
@@ -505,4 +505,32 @@ NORMS = [
     Case("LayerNormalization", lambda g, x: g.node("LayerNormalization", x, g.uniform(0.5, 1.5, 16)), "", (1, 7, 16)),
     Case("Pow", rms, "rms-norm", (1, 7, 16)),
 ]
-CASES = [*NORMS, *ACTIVATIONS, *ARITHMETIC, *WINDOWS, *PRODUCTS, *SHAPES, *RESIZES, *REDUCTIONS, *LOGIC, *POSITIONS]
+DETECTIONS = [
+    Case(
+        "NonMaxSuppression",
+        lambda g, x: g.node(
+            "NonMaxSuppression",
+            g.const([[[row, 0, row + 0.5, 1.0] for row in range(6)]]),
+            x,
+            g.const(2),
+            g.const(0.5),
+            g.const(-9.0),
+        ),
+        "",
+        (1, 2, 6),
+        transposes=None,
+    )
+]
+CASES = [
+    *NORMS,
+    *ACTIVATIONS,
+    *ARITHMETIC,
+    *WINDOWS,
+    *PRODUCTS,
+    *SHAPES,
+    *RESIZES,
+    *REDUCTIONS,
+    *LOGIC,
+    *POSITIONS,
+    *DETECTIONS,
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from edgekit.passes import prepare
 from edgekit.progress import SilentProgress
 from edgekit.quant.calibrate import observe, ranges_of
 from edgekit.quant.plan import QuantPlan
+from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method
-from edgekit.quant.solve import solve
+from edgekit.quant.solve import Rules
 from edgekit.reference import Reference
 from edgekit.runtimes import open_session
 from edgekit.samples import Sample
@@ -113,7 +114,7 @@ class Outcome:
     wanted: list[list[Array]]
     onnx: list[list[Array]]
     tflite: list[list[Array]]
-    artifacts: tuple[Artifact, Artifact]
+    artifacts: tuple[Artifact, ...]
     plan: QuantPlan
 
     @property
@@ -122,14 +123,8 @@ class Outcome:
         return [op.code for op in tflite_bytes.read(self.artifacts[1].data).ops]
 
     def snr(self, which: str) -> float:
-        """Signal-to-noise ratio in dB of all outputs together; a constant part of an output is no signal."""
-        signal = noise = 0.0
-        for position in range(len(self.wanted[0])):
-            reference = np.asarray([sample[position] for sample in self.wanted], np.float64)
-            got = np.asarray([sample[position] for sample in getattr(self, which)], np.float64)
-            signal += float(((reference - reference.mean()) ** 2).sum())
-            noise += float(((reference - got) ** 2).sum())
-        return float(10 * np.log10(signal / noise)) if noise else float("inf")
+        """Signal-to-noise ratio of one format's artifact."""
+        return snr(self.wanted, getattr(self, which))
 
     def steps(self) -> float:
         """By how many integers the two artifacts differ at most."""
@@ -141,27 +136,58 @@ class Outcome:
         return worst
 
 
+def snr(wanted: list[list[Array]], found: list[list[Array]]) -> float:
+    """Signal-to-noise ratio in dB of all outputs together; a constant part of an output is no signal."""
+    signal = noise = 0.0
+    for position in range(len(wanted[0])):
+        reference = np.asarray([sample[position] for sample in wanted], np.float64)
+        got = np.asarray([sample[position] for sample in found], np.float64)
+        signal += float(((reference - reference.mean()) ** 2).sum())
+        noise += float(((reference - got) ** 2).sum())
+    return float(10 * np.log10(signal / noise)) if noise else float("inf")
+
+
 def floating(model: ir.Model, samples: Sequence[Mapping[str, Array]], input_layout: str = "NHWC") -> Outcome:
     """Both artifacts in float32."""
-    return _outcome(prepare(model), QuantPlan({}), model, samples, input_layout)
+    return outcome(prepare(model), QuantPlan({}), model, samples, input_layout)
 
 
 def quantized(model: ir.Model, samples: Sequence[Mapping[str, Array]], method: str = "minmax") -> Outcome:
     """Both artifacts in int8, calibrated on the very samples."""
-    prepared, how = prepare(model), Method(method)
-    statistics = observe(prepared, [Sample(s) for s in samples], how, SilentProgress(), len(samples))
-    return _outcome(prepared, solve(prepared, ranges_of(statistics, how)), model, samples, "NHWC")
+    return outcome(*planned(model, samples, "int8", method), model, samples)
 
 
-def _outcome(
-    prepared: ir.Model, plan: QuantPlan, source: ir.Model, samples: Sequence[Mapping[str, Array]], input_layout: str
+def planned(
+    model: ir.Model, samples: Sequence[Mapping[str, Array]], precision: str, method: str = "minmax"
+) -> tuple[ir.Model, QuantPlan]:
+    """The prepared model and its plan in a precision, calibrated on the very samples where it has to be."""
+    prepared, how, ranges = prepare(model), Method(method), {}
+    if needs_calibration(precision):
+        ranges = ranges_of(observe(prepared, [Sample(s) for s in samples], how, SilentProgress(), len(samples)), how)
+    return prepared, plan_for(prepared, precision, ranges, Rules())
+
+
+def outcome(
+    prepared: ir.Model,
+    plan: QuantPlan,
+    source: ir.Model,
+    samples: Sequence[Mapping[str, Array]],
+    input_layout: str = "NHWC",
 ) -> Outcome:
-    reference = Reference(source)
-    ours = onnx_qdq.emit(prepared, plan), tflite.emit(prepared, plan, tflite.Options(input_layout))
-    run_onnx, run_tflite = (runner(artifact) for artifact in ours)
-    names = [str(value.name) for value in source.graph.outputs]
+    """Both artifacts of a plan."""
+    beside = tflite.emit(prepared, plan, tflite.Options(input_layout))
+    run, alone = runner(beside), onnx_alone(prepared, plan, source, samples)
+    return replace(alone, tflite=[run(s) for s in samples], artifacts=(*alone.artifacts, beside))
+
+
+def onnx_alone(
+    prepared: ir.Model, plan: QuantPlan, source: ir.Model, samples: Sequence[Mapping[str, Array]]
+) -> Outcome:
+    """The ONNX artifact of a plan, where TFLite has none."""
+    reference, artifact = Reference(source), onnx_qdq.emit(prepared, plan)
+    run, names = runner(artifact), [str(value.name) for value in source.graph.outputs]
     wanted = [[found[name] for name in names] for found in (reference.run(sample) for sample in samples)]
-    return Outcome(wanted, [run_onnx(s) for s in samples], [run_tflite(s) for s in samples], ours, plan)
+    return Outcome(wanted, [run(s) for s in samples], [], (artifact,), plan)
 
 
 def runner(artifact: Artifact) -> Callable[[Mapping[str, Array]], list[Array]]:

@@ -106,6 +106,8 @@ def test_a_bias_has_the_scale_of_the_sum() -> None:
 def test_fixed_and_unsigned_parameters() -> None:
     assert numerics.fixed(1 / 256, -128) == QParams("int8", (1 / 256,), (-128,))
     assert numerics.fixed(1 / 256, -128, "int16") == QParams("int16", (1 / 32768,), (0,))
+    assert numerics.fixed(1 / 128, 0, "int16") == QParams("int16", (1 / 32768,), (0,))
+    assert numerics.fixed(16 / 256, 127, "int16") == QParams("int16", (255 / 16 / 32768,), (0,))
     for low, high in ranges_drawn(2):
         q = numerics.affine(low, high)
         u = numerics.as_unsigned(q)

@@ -222,7 +222,7 @@ class Lowering(Constants):
 
     def scaled(self, quant: QParams | None, factor: float) -> QParams | None:
         """The same integers for values ``factor`` times as large."""
-        return None if quant is None else numerics.fixed(quant.scale[0] * factor, quant.zero_point[0], quant.dtype)
+        return None if quant is None else numerics.times(quant, factor)
 
     def temp(self, shape: Sequence[int], like: Any = None, *, dtype: str = "", quant: QParams | None = None) -> Tensor:
         self._scratch += 1

@@ -28,7 +28,10 @@ def relu(tfl: Tfl, X: Operand) -> None:
 
 @op("Clip", since=13, layout=Layout.ANY, quant=FIRST, types=NUMBERS)
 def clip(tfl: Tfl, input: Operand, min: Operand | None = None, max: Operand | None = None) -> None:
-    """RELU, RELU6, or MAXIMUM and MINIMUM; in int8 QUANTIZE, where the limits of the result's scale clip alone."""
+    """RELU, RELU6, or MAXIMUM and MINIMUM; in int8 QUANTIZE, where the limits of the result's scale clip alone.
+
+    Refused: computed limits.
+    """
     _clip(tfl, input, float(full(min, np.asarray(-math.inf))), float(full(max, np.asarray(math.inf))))
 
 

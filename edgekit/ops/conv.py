@@ -39,7 +39,10 @@ def conv(
     pads: tuple[int, ...] | None = None,
     strides: tuple[int, ...] | None = None,
 ) -> None:
-    """CONV_2D, or DEPTHWISE_CONV_2D when every group has one input channel; three axes as ``_deep`` says."""
+    """CONV_2D, or DEPTHWISE_CONV_2D when every group has one input channel; three axes as ``_deep`` says.
+
+    Refused: computed weights; groups over three axes; more than three axes.
+    """
     out_channels, group_channels, *kernel = _kernel(W, 3).shape
     attrs: dict[str, Any] = {"auto_pad": auto_pad, "pads": pads, "strides": strides, "dilations": dilations}
     if len(kernel) == 3:
@@ -134,6 +137,8 @@ def conv_transpose(
     strides: tuple[int, ...] | None = None,
 ) -> None:
     """TRANSPOSE_CONV over the whole reach of the kernel, cut to the asked size with SLICE when pads cut into it.
+
+    Refused: computed weights; more than two axes.
 
     TFLite derives the padding from the output's shape and puts the odd element last, so only VALID, and SAME where it
     agrees with ONNX, can be named. Groups become blocks of a dense kernel, and dilation becomes zeros in the kernel.

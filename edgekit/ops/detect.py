@@ -17,6 +17,6 @@ def non_max_suppression(
     *,
     center_point_box: int = 0,
 ) -> None:
-    """Refused: its result has no fixed size. ONNX keeps it, in float."""
+    """None; ONNX keeps it, in float."""
     end = f'end the model before it: [model] outputs = ["{boxes.name}", "{scores.name}"]'
     unsupported(f"gives no fixed number of boxes; {end}")

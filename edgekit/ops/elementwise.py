@@ -53,7 +53,10 @@ _variadic("Min", "MINIMUM")
 
 @op("Pow", since=15, layout=Layout.ANY, quant=Quant(inputs=(0,)), types=("float32", "int32"))
 def power(tfl: Tfl, X: Operand, Y: Operand) -> None:
-    """POW, or RSQRT; in int8 a table, for one constant exponent. The passes give x^2, x^0.5 and 1/x simpler names."""
+    """POW, or RSQRT; in int8 a table, for one constant exponent. The passes give x^2, x^0.5 and 1/x simpler names.
+
+    Refused: in integers a computed exponent.
+    """
     if not tfl.quantized and X.dtype == "float32" and Y.array is not None and Y.array.size == 1 and Y.array == -0.5:
         tfl.add("RSQRT", [X])
         return
@@ -73,7 +76,10 @@ def power(tfl: Tfl, X: Operand, Y: Operand) -> None:
 
 @op("Mod", since=13, layout=Layout.ANY, types=NUMBERS)
 def mod(tfl: Tfl, A: Operand, B: Operand, *, fmod: int = 0) -> None:
-    """FLOOR_MOD; with fmod the SIGN of A by FLOOR_MOD of both ABS; in int8 a table, for one constant divisor."""
+    """FLOOR_MOD; with fmod the SIGN of A by FLOOR_MOD of both ABS; in int8 a table, for one constant divisor.
+
+    Refused: in integers a computed divisor; fmod of int64.
+    """
     if tfl.quantized:
         if B.array is None or B.array.size != 1:
             unsupported("a divisor that is not one constant has no integer form")
@@ -201,7 +207,10 @@ def identity(tfl: Tfl, input: Operand) -> None:
 
 @op("Cast", since=21, layout=Layout.ANY, types=ANYTHING)
 def cast(tfl: Tfl, input: Operand, *, saturate: int = 1, to: int | None = None) -> None:
-    """CAST; from integers to int8 with a scale CAST and QUANTIZE, back a table."""
+    """CAST; from integers to int8 with a scale CAST and QUANTIZE, back a table.
+
+    Refused: types but float32, bool, int8 to int64 and uint8.
+    """
     source, out = tfl.tensor(input), tfl.out
     if source.quant is not None and out.quant is None:
         tfl.lookup(input, lambda x: np.trunc(x) if out.dtype != "bool" else x != 0)

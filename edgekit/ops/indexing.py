@@ -91,7 +91,10 @@ def gather_nd(tfl: Tfl, data: Operand, indices: Operand, *, batch_dims: int = 0)
 
 @op("ScatterND", since=18, layout=Layout.SOURCE, quant=SCATTER, types=ANYTHING)
 def scatter_nd(tfl: Tfl, data: Operand, indices: Operand, updates: Operand, *, reduction: str = "none") -> None:
-    """CONCATENATION of old and new rows and GATHER; with computed indices SCATTER_ND and SELECT_V2."""
+    """CONCATENATION of old and new rows and GATHER; with computed indices SCATTER_ND and SELECT_V2.
+
+    Refused: reductions but add, and add in integers.
+    """
     depth = indices.shape[-1]
     source = tuple(range(len(data.shape))), tuple(range(len(updates.shape)))
     count, row = prod(data.shape[:depth]), prod(data.shape[depth:])
@@ -105,7 +108,10 @@ def scatter_nd(tfl: Tfl, data: Operand, indices: Operand, updates: Operand, *, r
 def scatter_elements(
     tfl: Tfl, data: Operand, indices: Operand, updates: Operand, *, axis: int = 0, reduction: str = "none"
 ) -> None:
-    """CONCATENATION of old and new elements and GATHER; with computed indices SCATTER_ND and SELECT_V2."""
+    """CONCATENATION of old and new elements and GATHER; with computed indices SCATTER_ND and SELECT_V2.
+
+    Refused: reductions but add, and add in integers.
+    """
     perm = tfl.out_perm
     sizes = tuple(data.shape[a] for a in perm)
     index = _along(tfl, indices, sizes, perm.index(axis % len(sizes)), perm)

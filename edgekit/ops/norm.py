@@ -47,7 +47,10 @@ def layer_normalization(
     epsilon: float = 1e-5,
     stash_type: int = 1,
 ) -> None:
-    """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL, then MUL by the scale and ADD of the bias if not folded."""
+    """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL, then MUL by the scale and ADD of the bias if not folded.
+
+    Refused: the second and third output.
+    """
     if len(tfl.outs) > 1:
         unsupported("the second and third outputs (mean, inverse deviation)")
     rank = len(X.shape)

@@ -79,7 +79,10 @@ def max_pool(
     storage_order: int = 0,
     strides: tuple[int, ...] | None = None,
 ) -> None:
-    """MAX_POOL_2D; explicit padding is zero where nothing is below zero, else the smallest value."""
+    """MAX_POOL_2D; explicit padding is zero where nothing is below zero, else the smallest value.
+
+    Refused: dilations; more than three axes; the second output.
+    """
     if len(tfl.outs) > 1:
         unsupported("the second output (indices) has no TFLite operator")
     attrs = {"auto_pad": auto_pad, "pads": pads, "strides": strides, "dilations": dilations}
@@ -105,6 +108,8 @@ def average_pool(
     strides: tuple[int, ...] | None = None,
 ) -> None:
     """AVERAGE_POOL_2D, which leaves SAME padding out of the mean.
+
+    Refused: dilations; more than three axes.
 
     Other padding is written out as zeros; a factor for each position then corrects the divisor where it must.
     """

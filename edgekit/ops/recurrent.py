@@ -34,7 +34,10 @@ def lstm(
     input_forget: int = 0,
     layout: int = 0,
 ) -> None:
-    """UNIDIRECTIONAL_SEQUENCE_LSTM where the state starts at zero; its memory is cleared before each run."""
+    """UNIDIRECTIONAL_SEQUENCE_LSTM where the state starts at zero; its memory is cleared before each run.
+
+    Refused: clip, input_forget, peepholes, computed weights, shorter sequences; activations but Sigmoid, Tanh, Relu.
+    """
     if tfl.quantized and tfl.out.dtype != "int8":
         unsupported(f"no fused operator has activations of {tfl.out.dtype}; take the form unrolled")
     assert W.array is not None and B.array is not None
@@ -105,7 +108,10 @@ def gru(
     layout: int = 0,
     linear_before_reset: int = 0,
 ) -> None:
-    """A loop (WHILE), or step after step."""
+    """A loop (WHILE), or step after step.
+
+    Refused: as of LSTM.
+    """
     unsupported("TFLite has no such operator; take the form loop or unrolled")
 
 
@@ -127,7 +133,10 @@ def rnn(
     hidden_size: int | None = None,
     layout: int = 0,
 ) -> None:
-    """A loop (WHILE), or step after step."""
+    """A loop (WHILE), or step after step.
+
+    Refused: as of LSTM.
+    """
     unsupported("TFLite has no such operator; take the form loop or unrolled")
 
 

@@ -39,7 +39,7 @@ def _reduction(name: str, since: int, code: str, quant: Quant) -> None:
         kernel = LOGICAL.get(code, code) if data.dtype == "bool" else code
         tfl.add(kernel, [data, np.asarray(stored)], keep_dims=bool(keepdims))
 
-    lower.__doc__ = f"{code}; of bool {LOGICAL[code]}" if code in LOGICAL else code
+    lower.__doc__ = (f"{code}; of bool {LOGICAL[code]}" if code in LOGICAL else code) + "\n\nRefused: computed axes."
     types = (*NUMBERS, "bool") if code in LOGICAL else NUMBERS
     op(name, since=since, layout=Layout.AXIS, quant=quant, types=types)(lower)
 
@@ -60,7 +60,7 @@ def _position(name: str, code: str) -> None:
         if keepdims:
             tfl.reshape(result, tfl.out.shape, tfl.out)
 
-    lower.__doc__ = f"{code}, then RESHAPE where the axis is kept."
+    lower.__doc__ = f"{code}, then RESHAPE where the axis is kept.\n\nRefused: select_last_index."
     op(name, since=13, layout=Layout.AXIS, types=("float32", "int32"))(lower)
 
 
@@ -70,7 +70,10 @@ _position("ArgMin", "ARG_MIN")
 
 @op("TopK", since=11, layout=Layout.LAST, quant=Quant(scale=Scale.SHARED, inputs=(0,)), types=NUMBERS)
 def top_k(tfl: Tfl, X: Operand, K: Operand, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> None:
-    """TOPK_V2 over the axis that is stored last, and CAST of the indices to int64."""
+    """TOPK_V2 over the axis that is stored last, and CAST of the indices to int64.
+
+    Refused: a computed number of elements.
+    """
     if not largest:
         unsupported("the smallest elements; TFLite's TOPK_V2 gives the largest")
     count = full(K, np.ones(1)).reshape(())
@@ -82,7 +85,10 @@ def top_k(tfl: Tfl, X: Operand, K: Operand, *, axis: int = -1, largest: int = 1,
 
 @op("CumSum", since=14, layout=Layout.LAST, quant=Quant(inputs=(0,)), types=NUMBERS)
 def cum_sum(tfl: Tfl, x: Operand, axis: Operand, *, exclusive: int = 0, reverse: int = 0) -> None:
-    """CUMSUM; in int8 FULLY_CONNECTED with a triangle of ones, whose sums are exact."""
+    """CUMSUM; in int8 FULLY_CONNECTED with a triangle of ones, whose sums are exact.
+
+    Refused: a computed axis; int8 sums of more than 1024.
+    """
     last = tfl.out.shape[-1]
     if not tfl.quantized:
         full(axis, np.zeros(1))

@@ -37,7 +37,10 @@ def resize(
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> None:
-    """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR where they read the very same positions, else GATHER or ``_mixed``."""
+    """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR where they read the very same positions, else GATHER or ``_mixed``.
+
+    Refused: other than images; tf_crop_and_resize.
+    """
     if len(X.shape) != 4 or X.shape[:2] != tfl.shape[:2]:
         unsupported(f"{len(X.shape)} axes or channels that change; H and W of images are supported")
     ratio = _ratios(X, tfl, scales, axes)
@@ -48,7 +51,8 @@ def resize(
     ]
     nearest = mode == "nearest"
     code = "RESIZE_NEAREST_NEIGHBOR" if nearest else "RESIZE_BILINEAR"
-    for (corners, half), rule in TFLITE.items() if nearest or (mode == "linear" and not antialias) else ():
+    sound = nearest or (mode == "linear" and not antialias and (tfl.out.dtype != "int16" or _in_bits(positions)))
+    for (corners, half), rule in TFLITE.items() if sound else ():
         if all(
             _agree(rule, p, m, n, nearest_mode if nearest else None, (corners, half))
             for p, (m, n) in zip(positions, sides, strict=True)
@@ -71,6 +75,11 @@ def resize(
         source = tfl.add(
             "GATHER", [source, index], tfl.temp(shape, X) if axis == 0 else tfl.out, axis=1 + axis, batch_dims=0
         )
+
+
+def _in_bits(positions: list[Array]) -> bool:
+    """Whether positions are exact in the 10 bits of LiteRT's integer kernel: what is cut off shows in 16-bit values."""
+    return all(np.array_equal(p * 1024, np.rint(p * 1024)) for p in positions)
 
 
 def _linear(t: Array) -> Array:

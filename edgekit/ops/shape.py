@@ -50,7 +50,10 @@ def expand(tfl: Tfl, input: Operand, shape: Operand) -> None:
 
 @op("Tile", since=13, layout=Layout.AXIS, quant=SHARED, types=ANYTHING)
 def tile(tfl: Tfl, input: Operand, repeats: Operand) -> None:
-    """TILE."""
+    """TILE.
+
+    Refused: computed repeats.
+    """
     counts = full(repeats, np.ones(1))
     tfl.add("TILE", [input, np.asarray([counts[axis] for axis in input.perm])])
 
@@ -85,7 +88,10 @@ def slice_(
     axes: Operand | None = None,
     steps: Operand | None = None,
 ) -> None:
-    """SLICE; STRIDED_SLICE with steps; a stride over the image is a convolution that copies (``_subsample``)."""
+    """SLICE; STRIDED_SLICE with steps; a stride over the image is a convolution that copies (``_subsample``).
+
+    Refused: computed starts, axes or steps.
+    """
     first = full(starts, np.zeros(0)).reshape(-1)
     which = full(axes, np.arange(len(first))).reshape(-1)
     step_of = full(steps, np.ones(len(first), np.int64)).reshape(-1)
@@ -184,7 +190,10 @@ def pad(
     *,
     mode: str = "constant",
 ) -> None:
-    """PAD with zero, PADV2 with a constant, MIRROR_PAD for reflect, GATHER for edge and wrap; a negative pad: SLICE."""
+    """PAD with zero, PADV2 with a constant, MIRROR_PAD for reflect, GATHER for edge and wrap; a negative pad: SLICE.
+
+    Refused: computed pads.
+    """
     rank = len(data.shape)
     amounts = full(pads, np.zeros(0)).reshape(2, -1)
     which = full(axes, np.arange(rank)).reshape(-1)

@@ -7,6 +7,7 @@ and ONNX QuantizeLinear, which rounds half to even. Scales are float32 values, a
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,13 @@ def power_of_two(bound: float) -> QParams:
 def fixed(scale: float, zero_point: int, dtype: str = "int8") -> QParams:
     """Parameters that the specification fixes for int8; int16 keeps the range, symmetric."""
     if dtype == "int16":
-        return QParams(dtype, (_float32(1 / 32768),), (0,))
+        return QParams(dtype, (_float32(scale * (128 + abs(zero_point)) / 32768),), (0,))
     return QParams(dtype, (_float32(scale),), (zero_point,))
+
+
+def times(q: QParams, factor: float) -> QParams:
+    """Parameters under which the same integers are ``factor`` times as large."""
+    return replace(q, scale=tuple(_float32(scale * factor) for scale in q.scale))
 
 
 def as_unsigned(q: QParams) -> QParams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from edgekit.samples import Sample
 from edgekit.target import Target, load_target
 
 LITERT, ORT = load_target("raspberry-pi-4-litert"), load_target("raspberry-pi-4-onnxruntime")
+TFLM = load_target("microcontroller-tflm")
 TIME, BATCH, WIDTH, HIDDEN = 7, 2, 5, 6
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -140,6 +142,34 @@ def test_int16_keeps_more(form: str) -> None:
     assert snr(wanted(source, samples), outputs(artifact, samples)) > 40
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("target", "form"), [f for f in FORMS if f[1] != "whole"], ids=lambda v: getattr(v, "format", v)
+)
+def test_initial_states_that_were_learned(target: Target, form: str, precision: str) -> None:
+    b = Builder(3)
+    x = b.input(TIME, BATCH, WIDTH)
+    constants = [b.weights(1, 24, n) for n in (WIDTH, HIDDEN)] + [b.uniform(-0.3, 0.3, 1, 48)]
+    states = [b.uniform(-1, 1, 1, BATCH, HIDDEN) for _ in range(2)]
+    source = b.model(*b.nodes("LSTM", 3, x, *constants, "", *states, hidden_size=HIDDEN))
+    found = outputs(built(source, b.samples(), target, precision, form), b.samples())
+    assert snr(wanted(source, b.samples()), found) > {"float32": 100, "int8": 27}[precision]
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_a_microcontroller_has_the_operators_of_its_own_choice(op: str) -> None:
+    b = layer(op)
+    source, samples = b.model(*b.ends), b.samples()
+    emit.refuse_unsupported(prepare(source), {TFLM: "int8"}, QuantizationConfig())
+    artifact = built(source, samples, TFLM, "int8", None)
+    ops = tflite_bytes.read(artifact.data).ops
+    assert ("UNIDIRECTIONAL_SEQUENCE_LSTM" in {op.code for op in ops}) == (op == "LSTM")
+    assert all(math.prod(t.shape) == 0 for op in ops for t in op.intermediates), (
+        "TFLM refuses inner tensors with a size"
+    )
+    assert snr(wanted(source, samples), outputs(artifact, samples)) > 27
+
+
 def test_forms_say_the_same() -> None:
     """A loop and its steps written out run the same integers."""
     b = layer("LSTM", time=10)
@@ -211,6 +241,16 @@ def test_peepholes_and_lengths_are_refused() -> None:
         prepare(b.model(out))
     assert "with peephole weights is not supported" in str(found.value)
     assert "with sequence_lens that are not the whole sequence is not supported" in str(found.value)
+
+
+def test_a_projection_is_refused() -> None:
+    """Exporters write one as an LSTM whose weights are cut in wrong places; the cell state gives it away."""
+    b = Builder()
+    constants = [b.weights(1, 24, n) for n in (WIDTH, HIDDEN)] + [b.weights(1, 48)]
+    states = [b.uniform(-1, 1, 1, BATCH, n) for n in (HIDDEN, HIDDEN + 2)]
+    out = b.node("LSTM", b.input(TIME, BATCH, WIDTH), *constants, "", *states, hidden_size=HIDDEN)
+    with pytest.raises(UnsupportedError, match=r"with states of another size than its 6 outputs \(a projection\)"):
+        prepare(b.model(out))
 
 
 def test_weights_that_are_computed_are_refused() -> None:

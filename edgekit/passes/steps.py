@@ -189,7 +189,10 @@ def _initial(builder: Builder) -> list[ir.Value]:
         if array is not None and not array.any():
             found.append(builder.constant(f"{part}/zero", array[0]))
             continue
-        flat = builder.reshape(value, f"{part}/given", shape_of(value)[1:])
+        given = f"{part}/given"
+        flat = (
+            builder.reshape(value, given, shape_of(value)[1:]) if array is None else builder.constant(given, array[0])
+        )
         found.append(builder.value("Identity", [flat], f"{part}/first", shape_of(flat), part))
     return found
 

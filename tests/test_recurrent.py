@@ -15,11 +15,13 @@ from edgekit import emit
 from edgekit.audit import audit
 from edgekit.emitters import Artifact, tflite_bytes
 from edgekit.errors import UnsupportedError
+from edgekit.graph import activations, all_units
 from edgekit.passes import prepare, steps
 from edgekit.progress import SilentProgress
 from edgekit.project import QuantizationConfig
 from edgekit.quant import memory
 from edgekit.quant.calibrate import observe, ranges_of
+from edgekit.quant.kernels import computes_in_integers
 from edgekit.quant.precision import plan_for
 from edgekit.quant.ranges import Method
 from edgekit.reference import Reference
@@ -251,6 +253,45 @@ def test_a_projection_is_refused() -> None:
     out = b.node("LSTM", b.input(TIME, BATCH, WIDTH), *constants, "", *states, hidden_size=HIDDEN)
     with pytest.raises(UnsupportedError, match=r"with states of another size than its 6 outputs \(a projection\)"):
         prepare(b.model(out))
+
+
+def test_a_bias_of_another_size_is_refused() -> None:
+    b = Builder()
+    constants = [b.weights(1, 18, n) for n in (WIDTH, HIDDEN)] + [b.weights(1, 18)]
+    out = b.node("GRU", b.input(TIME, BATCH, WIDTH), *constants, hidden_size=HIDDEN)
+    with pytest.raises(UnsupportedError, match=r"W, R and B of shapes \[1, 18, 5\], .* \[1, 18\], which do not fit"):
+        prepare(b.model(out))
+
+
+@pytest.mark.parametrize("form", ["loop", "unrolled", "fused"])
+def test_nodes_that_shall_stay_float_are_all_that_they_are_written_as(form: str) -> None:
+    b = layer("LSTM", time=10)
+    two = b.nodes("LSTM", 1, b.node("Squeeze", b.ends[0], b.const([1])), *_constants(b), hidden_size=HIDDEN)
+    source = b.model(b.node("Relu", two[0]))
+    graph = prepare(source)
+    first, second = (str(node.name) for node in steps.recurrent_nodes(graph.graph))
+    found = emit.form(graph, LITERT, "int8", form)
+    names = [*(str(value.name) for value in activations(found.model.graph)), *found.shared]
+    ranges = dict.fromkeys(names, (-1.0, 1.0))
+    plan = plan_for(found.model, "int8", ranges, emit.rules_of(LITERT, found.nodes([first])))
+    real = {u.node.name for u in all_units(found.model.graph) if not computes_in_integers(u, plan)}
+    assert real == set(found.nodes([first])) & {u.node.name for u in all_units(found.model.graph)}
+    assert real and not real & set(found.nodes([second])) and found.nodes(["other"]) == ["other"]
+
+
+def _constants(b: Builder) -> list[str]:
+    return [b.weights(1, 24, n) for n in (HIDDEN, HIDDEN)] + [b.uniform(-0.3, 0.3, 1, 48)]
+
+
+@pytest.mark.parametrize(("target", "form"), [*FORMS, (LITERT, None)], ids=lambda v: getattr(v, "format", v))
+def test_a_constant_sequence_that_starts_from_a_computed_state(target: Target, form: str) -> None:
+    b = Builder(3)
+    states = [b.input(1, BATCH, HIDDEN) for _ in range(2)]
+    out = b.node("LSTM", b.weights(TIME, BATCH, HIDDEN), *_constants(b), "", *states, hidden_size=HIDDEN)
+    source = b.model(out)
+    found = outputs(built(source, b.samples(), target, "float32", form), b.samples())
+    for real, got in zip(wanted(source, b.samples()), found, strict=True):
+        np.testing.assert_allclose(got[0], real[0], rtol=1e-4, atol=1e-5)
 
 
 def test_weights_that_are_computed_are_refused() -> None:

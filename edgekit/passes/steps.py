@@ -25,24 +25,34 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class Shaped:
-    """A model whose recurrent nodes have a form, and what name the range of each of their tensors is kept under."""
+    """A model whose recurrent nodes have a form, and what name the range of each of their tensors is kept under.
+
+    ``parts`` are the names of the nodes that each recurrent node was written as.
+    """
 
     model: ir.Model
     shared: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def nodes(self, names: Sequence[str]) -> list[str]:
+        """The nodes that stand for those of the prepared model."""
+        return [part for name in names for part in self.parts.get(name, (name,))]
 
 
 def shaped(model: ir.Model, form_of: Callable[[ir.Node], str]) -> Shaped:
     """A copy of a prepared model with every recurrent node in the form (of ``FORMS``) that ``form_of`` says."""
     if not recurrent_nodes(model.graph):
         return Shaped(model)
-    copy, shared = model.clone(), Shared()
+    copy, shared, parts = model.clone(), Shared(), dict[str, list[str]]()
     for node in recurrent_nodes(copy.graph):
         form = form_of(node)
         if form != "whole":
+            others = set(copy.graph.all_nodes()) - {node}
             builder = Builder(copy.graph, Cell.of(node))
             _hand_over(builder, BUILDERS[form](builder))
             shared |= builder.shared
-    return Shaped(copy, shared)
+            parts[str(node.name)] = [str(n.name) for n in copy.graph.all_nodes() if n not in others]
+    return Shaped(copy, shared, parts)
 
 
 def recurrent_nodes(graph: ir.Graph) -> list[ir.Node]:
@@ -51,10 +61,11 @@ def recurrent_nodes(graph: ir.Graph) -> list[ir.Node]:
 
 
 def fuses(node: ir.Node) -> bool:
-    """Whether UNIDIRECTIONAL_SEQUENCE_LSTM can stand for a plain node: it starts from zero and keeps its cell state."""
+    """Whether UNIDIRECTIONAL_SEQUENCE_LSTM can stand for a plain node: from zero, its cell state kept to itself."""
     if node.op_type != "LSTM" or activations(node) != ACTIVATIONS["LSTM"] or any(map(_used, node.outputs[2:])):
         return False
-    return all((array := constant(value)) is not None and not array.any() for value in node.inputs[5:7])
+    zero = all((array := constant(value)) is not None and not array.any() for value in node.inputs[5:7])
+    return zero and constant(node.inputs[0]) is None
 
 
 def across_steps(ranges: Mapping[str, Bounds], shared: Mapping[str, str]) -> dict[str, Bounds]:

@@ -20,6 +20,7 @@ FORMS = ("whole", "fused", "loop", "unrolled")
 STATES = ("hidden", "memory")
 WHOLE_MEMORY = "memory/whole"  # the range of a cell state that has 16 bits
 STEPS = 5  # of one turn of a loop, at most
+JOINED = 10  # inputs of one Concat: TFLM's CONCATENATION takes no more
 Bounds = tuple[float, float]
 
 
@@ -111,8 +112,18 @@ def _unrolled(builder: Builder) -> list[ir.Value | None]:
     states, seen = _steps(builder, builder.project(_source(node)), _initial(builder), time)
     if not _used(node.outputs[0]):
         return [None, *_finals(builder, states)]
-    flat = builder.value("Concat", seen, "all", (time * batch, hidden), "hidden", axis=0)
+    flat = _joined(builder, seen, "all")
     return [builder.reshape(flat, "sequence", (time, 1, batch, hidden), "hidden"), *_finals(builder, states)]
+
+
+def _joined(builder: Builder, values: Sequence[ir.Value], part: str) -> ir.Value:
+    """The hidden states one below another, few at a time."""
+    if len(values) > JOINED:
+        groups = [values[i : i + JOINED] for i in range(0, len(values), JOINED)]
+        values = [_joined(builder, group, f"{part}.{i}") for i, group in enumerate(groups)]
+        return _joined(builder, values, part)
+    rows = sum(shape_of(value)[0] for value in values)
+    return builder.value("Concat", values, part, (rows, builder.cell.hidden), "hidden", axis=0)
 
 
 def _steps(

@@ -162,7 +162,7 @@ def refuse_unsupported(
         model = found.model
         names = [*(str(value.name) for value in activations(model.graph)), *found.shared]
         ranges = dict.fromkeys(names, (-1.0, 1.0))
-        plan = plan_for(model, precision, ranges, rules_of(target, config.float_nodes, given))
+        plan = plan_for(model, precision, ranges, rules_of(target, found.nodes(config.float_nodes), given))
         if precision in STATIC and not config.allow_float:
             problems += [f"{target.name}: {problem}" for problem in _floating(model, plan, precision)]
         try:

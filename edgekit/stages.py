@@ -138,7 +138,7 @@ class Work:
         """Plan, round and write one target's artifact."""
         graph = basis.equal if needs_calibration(precision) else basis.lifted.graph
         form = emit.form(graph, target, precision, config.recurrent)
-        rules = emit.rules_of(target, config.float_nodes, basis.given)
+        rules = emit.rules_of(target, form.nodes(config.float_nodes), basis.given)
         plan = plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
         said = (*_about(plan, precision, target, basis.lifted), *crushed(form.model.graph, plan, basis.ranges))
         self.warnings += [line for line in said if line not in self.warnings]

@@ -250,3 +250,15 @@ def test_a_strided_slice_and_padded_channels_are_right_in_both(first: str) -> No
     assert "TRANSPOSE" not in found.codes
     for artifact in found.artifacts:
         assert audit(artifact.data).precision == "int8" and not audit(artifact.data).float_ops
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Max", "Where"])
+def test_a_constant_that_alone_has_all_axes_keeps_them(op: str) -> None:
+    """LiteRT computes shapes anew: without the constant's axes of length 1 the result would lose them."""
+    b = Builder()
+    x, wide = b.input(1, 8), b.weights(1, 1, 8)
+    out = b.node("Where", b.node("Greater", x, b.const(0.0)), x, wide) if op == "Where" else b.node(op, wide, x)
+    for run in (small_graphs.floating, small_graphs.quantized):
+        outcome = run(b.model(out), b.samples())
+        assert [value.shape for (value,) in outcome.tflite] == [value.shape for (value,) in outcome.wanted]
+        assert outcome.snr("tflite") > 27

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +15,13 @@ from edgekit import emit
 from edgekit.audit import audit
 from edgekit.emitters import Artifact, tflite_bytes
 from edgekit.errors import UnsupportedError
+from edgekit.graph import activations, all_units
 from edgekit.passes import prepare, steps
 from edgekit.progress import SilentProgress
 from edgekit.project import QuantizationConfig
 from edgekit.quant import memory
 from edgekit.quant.calibrate import observe, ranges_of
+from edgekit.quant.kernels import computes_in_integers
 from edgekit.quant.precision import plan_for
 from edgekit.quant.ranges import Method
 from edgekit.reference import Reference
@@ -26,6 +29,7 @@ from edgekit.samples import Sample
 from edgekit.target import Target, load_target
 
 LITERT, ORT = load_target("raspberry-pi-4-litert"), load_target("raspberry-pi-4-onnxruntime")
+TFLM = load_target("microcontroller-tflm")
 TIME, BATCH, WIDTH, HIDDEN = 7, 2, 5, 6
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -140,6 +144,35 @@ def test_int16_keeps_more(form: str) -> None:
     assert snr(wanted(source, samples), outputs(artifact, samples)) > 40
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("target", "form"), [f for f in FORMS if f[1] != "whole"], ids=lambda v: getattr(v, "format", v)
+)
+def test_initial_states_that_were_learned(target: Target, form: str, precision: str) -> None:
+    b = Builder(3)
+    x = b.input(TIME, BATCH, WIDTH)
+    constants = [b.weights(1, 24, n) for n in (WIDTH, HIDDEN)] + [b.uniform(-0.3, 0.3, 1, 48)]
+    states = [b.uniform(-1, 1, 1, BATCH, HIDDEN) for _ in range(2)]
+    source = b.model(*b.nodes("LSTM", 3, x, *constants, "", *states, hidden_size=HIDDEN))
+    found = outputs(built(source, b.samples(), target, precision, form), b.samples())
+    assert snr(wanted(source, b.samples()), found) > {"float32": 100, "int8": 27}[precision]
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_a_microcontroller_has_the_operators_of_its_own_choice(op: str) -> None:
+    b = layer(op, time=23)
+    source, samples = b.model(*b.ends), b.samples()
+    emit.refuse_unsupported(prepare(source), {TFLM: "int8"}, QuantizationConfig())
+    artifact = built(source, samples, TFLM, "int8", None)
+    ops = tflite_bytes.read(artifact.data).ops
+    assert ("UNIDIRECTIONAL_SEQUENCE_LSTM" in {op.code for op in ops}) == (op == "LSTM")
+    assert all(len(op.inputs) <= 10 for op in ops if op.code == "CONCATENATION"), "TFLM refuses more"
+    assert all(math.prod(t.shape) == 0 for op in ops for t in op.intermediates), (
+        "TFLM refuses inner tensors with a size"
+    )
+    assert snr(wanted(source, samples), outputs(artifact, samples)) > 27
+
+
 def test_forms_say_the_same() -> None:
     """A loop and its steps written out run the same integers."""
     b = layer("LSTM", time=10)
@@ -211,6 +244,55 @@ def test_peepholes_and_lengths_are_refused() -> None:
         prepare(b.model(out))
     assert "with peephole weights is not supported" in str(found.value)
     assert "with sequence_lens that are not the whole sequence is not supported" in str(found.value)
+
+
+def test_a_projection_is_refused() -> None:
+    """Exporters write one as an LSTM whose weights are cut in wrong places; the cell state gives it away."""
+    b = Builder()
+    constants = [b.weights(1, 24, n) for n in (WIDTH, HIDDEN)] + [b.weights(1, 48)]
+    states = [b.uniform(-1, 1, 1, BATCH, n) for n in (HIDDEN, HIDDEN + 2)]
+    out = b.node("LSTM", b.input(TIME, BATCH, WIDTH), *constants, "", *states, hidden_size=HIDDEN)
+    with pytest.raises(UnsupportedError, match=r"with states of another size than its 6 outputs \(a projection\)"):
+        prepare(b.model(out))
+
+
+def test_a_bias_of_another_size_is_refused() -> None:
+    b = Builder()
+    constants = [b.weights(1, 18, n) for n in (WIDTH, HIDDEN)] + [b.weights(1, 18)]
+    out = b.node("GRU", b.input(TIME, BATCH, WIDTH), *constants, hidden_size=HIDDEN)
+    with pytest.raises(UnsupportedError, match=r"W, R and B of shapes \[1, 18, 5\], .* \[1, 18\], which do not fit"):
+        prepare(b.model(out))
+
+
+@pytest.mark.parametrize("form", ["loop", "unrolled", "fused"])
+def test_nodes_that_shall_stay_float_are_all_that_they_are_written_as(form: str) -> None:
+    b = layer("LSTM", time=10)
+    two = b.nodes("LSTM", 1, b.node("Squeeze", b.ends[0], b.const([1])), *_constants(b), hidden_size=HIDDEN)
+    source = b.model(b.node("Relu", two[0]))
+    graph = prepare(source)
+    first, second = (str(node.name) for node in steps.recurrent_nodes(graph.graph))
+    found = emit.form(graph, LITERT, "int8", form)
+    names = [*(str(value.name) for value in activations(found.model.graph)), *found.shared]
+    ranges = dict.fromkeys(names, (-1.0, 1.0))
+    plan = plan_for(found.model, "int8", ranges, emit.rules_of(LITERT, found.nodes([first])))
+    real = {u.node.name for u in all_units(found.model.graph) if not computes_in_integers(u, plan)}
+    assert real == set(found.nodes([first])) & {u.node.name for u in all_units(found.model.graph)}
+    assert real and not real & set(found.nodes([second])) and found.nodes(["other"]) == ["other"]
+
+
+def _constants(b: Builder) -> list[str]:
+    return [b.weights(1, 24, n) for n in (HIDDEN, HIDDEN)] + [b.uniform(-0.3, 0.3, 1, 48)]
+
+
+@pytest.mark.parametrize(("target", "form"), [*FORMS, (LITERT, None)], ids=lambda v: getattr(v, "format", v))
+def test_a_constant_sequence_that_starts_from_a_computed_state(target: Target, form: str) -> None:
+    b = Builder(3)
+    states = [b.input(1, BATCH, HIDDEN) for _ in range(2)]
+    out = b.node("LSTM", b.weights(TIME, BATCH, HIDDEN), *_constants(b), "", *states, hidden_size=HIDDEN)
+    source = b.model(out)
+    found = outputs(built(source, b.samples(), target, "float32", form), b.samples())
+    for real, got in zip(wanted(source, b.samples()), found, strict=True):
+        np.testing.assert_allclose(got[0], real[0], rtol=1e-4, atol=1e-5)
 
 
 def test_weights_that_are_computed_are_refused() -> None:

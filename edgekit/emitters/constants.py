@@ -20,6 +20,7 @@ class Constants(ABC):
     """The part of the lowering context that makes constants."""
 
     out_perm: Perm
+    computed_rank: int  # the most axes of an operand that is no constant
 
     def __init__(self, plan: QuantPlan) -> None:
         self.plan = plan
@@ -83,10 +84,13 @@ class Constants(ABC):
         return self._constants.setdefault((operand.name, axis, stored.shape, stored.data.tobytes()), stored)
 
     def aligned(self, operand: Operand, trim: bool = True) -> Operand | Tensor:
-        """An operand of an op whose tensors share one order; ``trim`` drops a constant's leading axes of length 1."""
+        """An operand of an op whose tensors share one order; ``trim`` drops a constant's leading axes of length 1.
+
+        They stay where no computed operand has all axes of the result, which would lose some.
+        """
         if operand.array is None or operand.array.size == 1:
             return operand
-        rank = len(self.out_perm)
+        rank, trim = len(self.out_perm), trim and self.computed_rank == len(self.out_perm)
         array = operand.array.reshape((1,) * (rank - operand.array.ndim) + operand.array.shape)
         lead = next((i for i, a in enumerate(self.out_perm) if array.shape[a] != 1), rank - 1) if trim else 0
         key = (operand.name, "aligned", self.out_perm, trim)

@@ -66,6 +66,7 @@ class Lowering(Constants):
         self.out = self.outs[0]
         self.shape = shape_of(unit.outputs[0])
         self.out_perm = self.layouts.stored[str(unit.outputs[0].name)]
+        self.computed_rank = max((len(o.shape) for o in operands if o is not None and o.array is None), default=0)
         self.quantized = self.out.quant is not None
         self.exact = self.quantized and self.plan.exact
         known = ACTIVATIONS.get(unit.bounds)

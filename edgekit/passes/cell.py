@@ -124,6 +124,8 @@ class Builder:
     def project(self, source: ir.Value) -> list[ir.Value]:
         """What each block adds up from the input, for all steps at once: (time x batch, rows)."""
         time, batch, width = shape_of(source)
+        if constant(source) is not None:  # what is made of it is computed, as in any other network
+            source = self.value("Identity", [source], "source", (time, batch, width))
         flat = self.reshape(source, "flat", (time * batch, width))
         w, _, b = (array[0] for array in weights(self.cell.node))
         found = []

@@ -61,6 +61,12 @@ def _problems(node: ir.Node) -> Iterator[str]:
             yield f"with {name} is not supported"
     if inputs[7] is not None:
         yield "with peephole weights is not supported"
+    shapes = [a.shape for a in weights(node)]
+    hidden, rows = shapes[1][-1], GATES[node.op_type] * shapes[1][-1]
+    if any(shape[1:2] != (size,) for shape, size in zip(shapes, (rows, rows, 2 * rows), strict=True)):
+        yield f"with W, R and B of shapes {', '.join(str(list(s)) for s in shapes)}, which do not fit, is not supported"
+    if any(v is not None and v.shape is not None and shape_of(v)[-1] != hidden for v in inputs[5:7]):
+        yield f"with states of another size than its {hidden} outputs (a projection) is not supported"
     lengths, source = constant(inputs[4]), inputs[0]
     time = None if source is None or source.shape is None else shape_of(source)[1 if given.get("layout") else 0]
     if inputs[4] is not None and (lengths is None or time is None or (lengths != time).any()):

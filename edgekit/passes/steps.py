@@ -20,29 +20,40 @@ FORMS = ("whole", "fused", "loop", "unrolled")
 STATES = ("hidden", "memory")
 WHOLE_MEMORY = "memory/whole"  # the range of a cell state that has 16 bits
 STEPS = 5  # of one turn of a loop, at most
+JOINED = 10  # inputs of one Concat: TFLM's CONCATENATION takes no more
 Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Shaped:
-    """A model whose recurrent nodes have a form, and what name the range of each of their tensors is kept under."""
+    """A model whose recurrent nodes have a form, and what name the range of each of their tensors is kept under.
+
+    ``parts`` are the names of the nodes that each recurrent node was written as.
+    """
 
     model: ir.Model
     shared: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def nodes(self, names: Sequence[str]) -> list[str]:
+        """The nodes that stand for those of the prepared model."""
+        return [part for name in names for part in self.parts.get(name, (name,))]
 
 
 def shaped(model: ir.Model, form_of: Callable[[ir.Node], str]) -> Shaped:
     """A copy of a prepared model with every recurrent node in the form (of ``FORMS``) that ``form_of`` says."""
     if not recurrent_nodes(model.graph):
         return Shaped(model)
-    copy, shared = model.clone(), Shared()
+    copy, shared, parts = model.clone(), Shared(), dict[str, list[str]]()
     for node in recurrent_nodes(copy.graph):
         form = form_of(node)
         if form != "whole":
+            others = set(copy.graph.all_nodes()) - {node}
             builder = Builder(copy.graph, Cell.of(node))
             _hand_over(builder, BUILDERS[form](builder))
             shared |= builder.shared
-    return Shaped(copy, shared)
+            parts[str(node.name)] = [str(n.name) for n in copy.graph.all_nodes() if n not in others]
+    return Shaped(copy, shared, parts)
 
 
 def recurrent_nodes(graph: ir.Graph) -> list[ir.Node]:
@@ -51,10 +62,11 @@ def recurrent_nodes(graph: ir.Graph) -> list[ir.Node]:
 
 
 def fuses(node: ir.Node) -> bool:
-    """Whether UNIDIRECTIONAL_SEQUENCE_LSTM can stand for a plain node: it starts from zero and keeps its cell state."""
+    """Whether UNIDIRECTIONAL_SEQUENCE_LSTM can stand for a plain node: from zero, its cell state kept to itself."""
     if node.op_type != "LSTM" or activations(node) != ACTIVATIONS["LSTM"] or any(map(_used, node.outputs[2:])):
         return False
-    return all((array := constant(value)) is not None and not array.any() for value in node.inputs[5:7])
+    zero = all((array := constant(value)) is not None and not array.any() for value in node.inputs[5:7])
+    return zero and constant(node.inputs[0]) is None
 
 
 def across_steps(ranges: Mapping[str, Bounds], shared: Mapping[str, str]) -> dict[str, Bounds]:
@@ -100,8 +112,18 @@ def _unrolled(builder: Builder) -> list[ir.Value | None]:
     states, seen = _steps(builder, builder.project(_source(node)), _initial(builder), time)
     if not _used(node.outputs[0]):
         return [None, *_finals(builder, states)]
-    flat = builder.value("Concat", seen, "all", (time * batch, hidden), "hidden", axis=0)
+    flat = _joined(builder, seen, "all")
     return [builder.reshape(flat, "sequence", (time, 1, batch, hidden), "hidden"), *_finals(builder, states)]
+
+
+def _joined(builder: Builder, values: Sequence[ir.Value], part: str) -> ir.Value:
+    """The hidden states one below another, few at a time."""
+    if len(values) > JOINED:
+        groups = [values[i : i + JOINED] for i in range(0, len(values), JOINED)]
+        values = [_joined(builder, group, f"{part}.{i}") for i, group in enumerate(groups)]
+        return _joined(builder, values, part)
+    rows = sum(shape_of(value)[0] for value in values)
+    return builder.value("Concat", values, part, (rows, builder.cell.hidden), "hidden", axis=0)
 
 
 def _steps(
@@ -189,7 +211,10 @@ def _initial(builder: Builder) -> list[ir.Value]:
         if array is not None and not array.any():
             found.append(builder.constant(f"{part}/zero", array[0]))
             continue
-        flat = builder.reshape(value, f"{part}/given", shape_of(value)[1:])
+        given = f"{part}/given"
+        flat = (
+            builder.reshape(value, given, shape_of(value)[1:]) if array is None else builder.constant(given, array[0])
+        )
         found.append(builder.value("Identity", [flat], f"{part}/first", shape_of(flat), part))
     return found
 

@@ -66,6 +66,27 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
+OPENING: tuple[Pass, ...] = (
+    known.refuse_unsized,
+    constants.fold_constants,
+    constants.remove_idle_nodes,
+    known.refuse_unknown,
+    gelu.fuse_gelu,
+    constants.remove_unused,
+)
+
+
+def opened(model: ir.Model) -> ir.Model:
+    """A copy with constants folded and nothing idle, that can still be trained: BatchNormalization stays."""
+    from edgekit.frontends.onnx import infer_shapes
+
+    copy = model.clone()
+    for step in OPENING:
+        step(copy)
+    unique_names(copy.graph)
+    return infer_shapes(copy)
+
+
 def prepare(model: ir.Model, quantized: bool = False) -> ir.Model:
     """Run every pass on a copy of the model, and infer the shapes of the result.
 

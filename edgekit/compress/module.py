@@ -22,7 +22,7 @@ SHAPED = {"Reshape": 1, "Expand": 1}  # the input that says the shape, batch inc
 class GraphModule(nn.Module):
     """A graph that torch runs and trains. Parameters are the constants that ops multiply with or add, by their names.
 
-    Inputs are positional, in the graph's order, outputs one tensor or a tuple. The batch may be larger than the graph's.
+    Inputs are positional, in the graph's order, outputs one tensor or a tuple. Any batch may be fed.
     """
 
     def __init__(self, graph: ir.Model) -> None:

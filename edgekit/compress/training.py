@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from edgekit.errors import DataError
 from edgekit.progress import Progress
 from edgekit.samples import Sample
 
-OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "rmsprop")
-SCHEDULES = ("constant", "step", "linear", "exponential", "cosine")
-Penalty = Callable[[GraphModule], Tensor]
 Batch = tuple[list[Tensor], Tensor | None]
 
 
@@ -28,20 +25,20 @@ Batch = tuple[list[Tensor], Tensor | None]
 class Training:
     """How to train. Rates are per step; ``warmup`` is a share of all steps, ``validation`` one of the samples.
 
-    ``decay`` is the L2 penalty (decoupled in adamw), ``l1`` the weight of an L1 penalty on weights. ``batch`` samples are
-    one step, taken ``accumulate`` at a time. ``patience`` epochs without a better validation loss end the training (0:
+    ``decay`` is the L2 penalty (decoupled in adamw), ``l1`` the weight of an L1 penalty on weights. A step is ``batch``
+    samples, taken in ``accumulate`` parts. ``patience`` epochs without a better validation loss end the training (0:
     never). ``ema`` is the decay of an average of the parameters that is what comes out (0: none).
     """
 
     epochs: int = 10
     batch: int = 64
     accumulate: int = 1
-    optimizer: str = "sgd"
+    optimizer: Literal["sgd", "nesterov", "adam", "adamw", "rmsprop"] = "sgd"
     rate: float = 0.01
     momentum: float = 0.9
     decay: float = 1e-4
     l1: float = 0.0
-    schedule: str = "cosine"
+    schedule: Literal["constant", "step", "linear", "exponential", "cosine"] = "cosine"
     warmup: float = 0.05
     smoothing: float = 0.0
     clip: float = 0.0
@@ -237,13 +234,14 @@ def factor(how: Training, step: int, total: int) -> float:
     if step < warm:
         return (step + 1) / warm
     done = (step - warm) / max(1, total - warm)
-    return {
+    shares: dict[str, float] = {
         "constant": 1.0,
         "step": 0.1 ** int(3 * done),
         "linear": 1.0 - done,
         "exponential": 0.01**done,
         "cosine": 0.5 * (1 + math.cos(math.pi * done)),
-    }[how.schedule]
+    }
+    return shares[how.schedule]
 
 
 def optimizer(module: GraphModule, how: Training) -> torch.optim.Optimizer:
@@ -279,8 +277,3 @@ def _stacked(samples: Iterable[Sample], names: Sequence[str]) -> tuple[list[Tens
     whole = [torch.from_numpy(np.concatenate(values)) for values in found]
     known = None if any(label is None for label in labels) else torch.from_numpy(np.asarray(labels, np.int64))
     return whole, known
-
-
-def quick(how: Training, **changes: Any) -> Training:
-    """The same training with some settings changed."""
-    return replace(how, **changes)

@@ -40,12 +40,9 @@ def build(
     Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
     reused. Gates are judged in the reports, not raised.
     """
-    if project.compress:
-        raise ConfigError(
-            f"{project.file}:compress: this version of edgekit has no compression steps; leave [[compress]] out"
-        )
     work = Work(project, prepare_folder(out), progress or SilentProgress(), command)
     _known_gates(project)
+    work.read_compression()
     profiles = [_profile(project, name) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
@@ -68,6 +65,7 @@ def build(
             )
         if calibrated:
             work.warnings += look(calibration)
+    lifted = work.compressed(source.model, lifted, calibration, evaluation)
     basis = work.basis(lifted, calibration, ranges_wanted)
     work.rounds = project.calibration.rounding == "reconstruct" and calibrated and not given
     found = [work.built(target, precision, basis, calibration, config) for target, precision in precisions.items()]

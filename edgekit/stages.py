@@ -14,17 +14,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from edgekit import __version__, emit, gate, verify
 from edgekit.audit import audit
 from edgekit.emitters import Artifact
-from edgekit.errors import DataError, UnsupportedError
-from edgekit.graph import shape_of
+from edgekit.errors import ConfigError, DataError, UnsupportedError
+from edgekit.graph import constant, is_float, shape_of
 from edgekit.measure import Measurement, glance, measure
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
-from edgekit.passes import steps
+from edgekit.passes import opened, prepare, steps
 from edgekit.progress import Progress
 from edgekit.project import METRICS, Project, QuantizationConfig
 from edgekit.quant import calibrate, equalize, memory, reconstruct
@@ -39,6 +40,7 @@ from edgekit.report import json as report_json
 from edgekit.report.model import (
     ArtifactFacts,
     CalibrationFacts,
+    Compression,
     Evaluation,
     Fidelity,
     ModelFacts,
@@ -46,7 +48,7 @@ from edgekit.report.model import (
     Report,
     Stage,
 )
-from edgekit.samples import Samples, open_calibration, open_evaluation
+from edgekit.samples import Samples, open_calibration, open_evaluation, open_training
 from edgekit.target import Target
 
 
@@ -96,6 +98,8 @@ class Work:
     rounds: bool = False
     warnings: list[str] = field(default_factory=list)
     stages: dict[str, list[Stage]] = field(default_factory=dict)
+    compression: list[Compression] = field(default_factory=list)
+    _compress: list[Any] = field(default_factory=list)
     _cached: bool = False
     _float_results: dict[str, verify.Result] = field(default_factory=dict)
 
@@ -124,6 +128,67 @@ class Work:
         if self.project.evaluation.metric in METRICS and next(iter(evaluation)).label is None:
             raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
         return calibration, evaluation
+
+    def read_compression(self) -> None:
+        """Read every ``[[compress]]`` step before any work. Raises ConfigError where torch is not there for them."""
+        if not self.project.compress:
+            return
+        file = self.project.file
+        try:
+            from edgekit.compress.methods import read_step
+        except ImportError as error:
+            raise ConfigError(f"{file}:compress: needs torch ({error}); pip install 'edgekit[torch]'") from None
+        self._compress = [read_step(step, file, number) for number, step in enumerate(self.project.compress)]
+
+    def compressed(self, source: ir.Model, lifted: Lifted, calibration: Samples, evaluation: Samples | None) -> Lifted:
+        """The graph after every ``[[compress]]`` step, prepared; what was finished before comes from the cache."""
+        if not self._compress:
+            return lifted
+        if lifted.scales:
+            raise ConfigError("the model is quantized to int8 already; [[compress]] needs the float model")
+        graph = opened(source)
+        ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
+        for number, (method, _, data) in enumerate(self._compress):
+            training = open_training(self.project, data, ports) if data else calibration
+            with self.stage(f"compress: {method.name}"):
+                graph, facts = self._step(graph, number, training, calibration)
+            prepared = prepare(graph)
+            self.compression.append(self._compression(method.name, prepared, facts, evaluation))
+        return Lifted(prepared)
+
+    def _step(
+        self, graph: ir.Model, number: int, training: Samples, calibration: Samples
+    ) -> tuple[ir.Model, dict[str, Any]]:
+        from edgekit.compress.methods import Context, run_step
+
+        method, settings, _ = self._compress[number]
+        before = serialize(graph)
+        depends_on = [_sha256(before), method.name, repr(settings), training.sha256, calibration.sha256]
+        checkpoint = self.out / CACHE / f"training-{_sha256(repr(depends_on).encode())[:32]}.pt"
+
+        def found() -> list[Any]:
+            prepare_folder(checkpoint.parent)
+            outcome = run_step(graph, method, settings, Context(training, calibration, self.progress, checkpoint))
+            return [b64encode(serialize(outcome.graph)).decode(), dict(outcome.facts)]
+
+        stored, facts = self.remembered("compress", depends_on, found)
+        checkpoint.unlink(missing_ok=True)
+        return ir.from_proto(onnx.ModelProto.FromString(b64decode(stored))), facts
+
+    def _compression(
+        self, method: str, graph: ir.Model, facts: dict[str, Any], evaluation: Samples | None
+    ) -> Compression:
+        """What the network is like after a step."""
+        checked = audit(serialize(graph))
+        weights = [constant(value) for value in graph.graph.initializers.values() if is_float(value)]
+        nonzero = sum(int(np.count_nonzero(array)) for array in weights if array is not None)
+        metric = None
+        if evaluation is not None:
+            function = verify.metric_of(self.project.evaluation.metric, self.project.folder)
+            runner = verify.FloatModel(graph)
+            said = f"evaluate after {method}"
+            metric = verify.evaluate(runner, evaluation, function, self.progress, said, len(evaluation)).value
+        return Compression(method, checked.parameters, min(nonzero, checked.parameters), checked.macs, metric, facts)
 
     def basis(self, lifted: Lifted, samples: Samples, calibrates: bool) -> Basis:
         """Equalize and calibrate, where a precision is drawn from ranges."""
@@ -279,6 +344,7 @@ class Work:
             latency=built.latency,
             float_latency=built.float_latency,
             warnings=tuple(self.warnings),
+            compression=tuple(self.compression),
             stages=(*self.stages.get("", ()), *self.stages.get(built.target.name, ())),
             **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
         )

@@ -18,7 +18,7 @@ from edgekit.compress.module import from_torch, to_torch
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError
 from edgekit.progress import Progress
-from edgekit.samples import Sample, Samples
+from edgekit.samples import Sample
 from edgekit.toml_table import Table, near_misses
 
 
@@ -141,8 +141,3 @@ def trained(graph: ir.Model, how: Training, context: Context, **more: Any) -> Ou
     if history.accuracy:
         facts |= {"validation_loss": history.validation[-1], "validation_accuracy": history.accuracy[-1]}
     return Outcome(from_torch(module), facts)
-
-
-def training_samples(project_samples: Callable[[str], Samples], data: str | None, calibration: Samples) -> Samples:
-    """What trains: the step's own data, else what calibrates."""
-    return calibration if data is None else project_samples(data)

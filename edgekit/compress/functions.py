@@ -183,19 +183,19 @@ _reduce("ReduceSumSquare", lambda x, axes, keep: torch.sum(x * x, axes, keep))
 
 
 @op("Max")
-def max_(*inputs: Tensor) -> Tensor:
+def max_(*data_0: Tensor) -> Tensor:
     """The largest, element by element."""
-    found = inputs[0]
-    for value in inputs[1:]:
+    found = data_0[0]
+    for value in data_0[1:]:
         found = torch.maximum(found, value)
     return found
 
 
 @op("Min")
-def min_(*inputs: Tensor) -> Tensor:
+def min_(*data_0: Tensor) -> Tensor:
     """The smallest, element by element."""
-    found = inputs[0]
-    for value in inputs[1:]:
+    found = data_0[0]
+    for value in data_0[1:]:
         found = torch.minimum(found, value)
     return found
 

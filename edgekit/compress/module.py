@@ -44,7 +44,7 @@ class GraphModule(nn.Module):
         unknown = [
             f"node {node.name}: op {node.op_type} has no training form"
             for node in self._nodes
-            if node.domain or node.op_type not in {*FUNCTIONS, *SHAPED}
+            if node.domain or node.op_type not in {*FUNCTIONS, *SHAPED} or not _fits(node)
         ]
         if unknown:
             raise UnsupportedError(unknown)
@@ -209,6 +209,14 @@ class GraphModule(nn.Module):
             raise ModelError(
                 f"node {node.name}: mixes the batch with other axes, so it trains with a batch of {self._batch} only"
             ) from error
+
+
+def _fits(node: ir.Node) -> bool:
+    """Whether torch has this form of an op that it has in part."""
+    source, out = (node.inputs or [None])[0], node.outputs[0]
+    if node.op_type != "Resize" or source is None:
+        return True
+    return windows.resizes_alike(shape_of(source), shape_of(out), attributes(node))
 
 
 def to_torch(graph: ir.Model) -> GraphModule:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +80,11 @@ def conv_transpose(
     extra = list(output_padding or [0] * rank)
     run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
     steps, apart = list(strides or [1] * rank), list(dilations or [1] * rank)
+    if auto_pad.startswith("SAME"):
+        total = [max((k - 1) * d + 1 - s, 0) for k, d, s in zip(W.shape[2:], apart, steps, strict=True)]
+        less = [n // 2 for n in total]
+        more = [n - first for n, first in zip(total, less, strict=True)]
+        around = [*less, *more] if auto_pad == "SAME_UPPER" else [*more, *less]
     if around[:rank] == around[rank:]:
         return run(X, W, B, steps, around[:rank], extra, group, apart)
     whole = run(X, W, B, steps, 0, extra, group, apart)
@@ -146,6 +153,17 @@ def global_average_pool(X: Tensor) -> Tensor:
 def global_max_pool(X: Tensor) -> Tensor:
     """The largest over space."""
     return X.amax(tuple(range(2, X.ndim)), keepdim=True)
+
+
+def resizes_alike(before: Sequence[int], after: Sequence[int], given: Mapping[str, Any]) -> bool:
+    """Whether ``F.interpolate`` reads the positions that a Resize between these shapes reads."""
+    mode, positions = given.get("mode", "nearest"), given.get("coordinate_transformation_mode", "half_pixel")
+    whole = all(y % x == 0 for x, y in zip(before[2:], after[2:], strict=True))
+    if given.get("antialias") or list(before[:2]) != list(after[:2]) or not whole:
+        return False
+    if mode == "nearest":
+        return positions == "asymmetric" or str(given.get("nearest_mode", "round")).startswith("round")
+    return mode == "linear" and positions in ("half_pixel", "pytorch_half_pixel", "align_corners")
 
 
 @op("Resize")

@@ -27,7 +27,7 @@ from edgekit.passes import (
 )
 from edgekit.passes.rewrite import Pass, unique_names
 
-PASSES: tuple[Pass, ...] = (
+PLAIN: tuple[Pass, ...] = (
     known.refuse_unsized,
     constants.fold_constants,
     constants.remove_idle_nodes,
@@ -42,6 +42,9 @@ PASSES: tuple[Pass, ...] = (
     recurrent.plain_recurrences,
     longhand.spell_out,
     longhand.largest_first,
+)
+PASSES: tuple[Pass, ...] = (
+    *PLAIN,
     canonical.simplify_powers,
     canonical.divide_by_multiplying,
     canonical.inverse_powers,
@@ -66,14 +69,7 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-OPENING: tuple[Pass, ...] = (
-    known.refuse_unsized,
-    constants.fold_constants,
-    constants.remove_idle_nodes,
-    known.refuse_unknown,
-    gelu.fuse_gelu,
-    constants.remove_unused,
-)
+OPENING: tuple[Pass, ...] = (*PLAIN, gelu.fuse_gelu, constants.remove_unused)
 
 
 def opened(model: ir.Model) -> ir.Model:

@@ -69,7 +69,7 @@ def main() -> None:
         found = examined(name)
         shared.save("zoo", {name: found})
         print(line(name, found), flush=True)
-    results = {name: found for name, found in shared.load("zoo").items() if name in zoo}
+    results = shared.load("zoo")
     PAGE.write_text(written(results), encoding="utf-8")
     missed = [floor for floor in floors(results) if not floor["holds"]]
     for floor in floors(results):
@@ -193,7 +193,7 @@ class Case:
         with (
             shared.workplace() as folder,
             patch("edgekit.build.load_source", lambda *_: self.source),
-            patch("edgekit.build._Work.examine", lambda *_: None),
+            patch("edgekit.stages.Work.examine", lambda *_: None),
         ):
             (report,) = build(project, [target], folder)
             return Path(report.artifact.path).read_bytes()
@@ -234,7 +234,8 @@ def floors(results: Mapping[str, Result]) -> list[Result]:
     for precision, limit in FLOORS.items():
         good = [all(case_of(one, form, precision)["status"] == GOOD for form in TARGETS) for one in results.values()]
         share = sum(good) / max(len(good), 1)
-        judged.append(shared.at_least(f"share built and run in {precision}", share, limit))
+        named = f"{precision}, float nodes allowed" if precision == "int8" else precision
+        judged.append(shared.at_least(f"share built and run in {named}", share, limit))
     wrong = sum(item["status"] == WRONG for one in results.values() for item in one.get("cases", {}).values())
     return [*judged, shared.at_most("artifacts that compute something else", wrong, 0)]
 
@@ -260,10 +261,14 @@ INTRO = """\
 # The zoo
 
 {number} small architectures with random, sane weights, each through three precisions and both formats: TFLite under
-LiteRT, ONNX under ONNX Runtime. A cell is the signal-to-noise ratio of the worst output against the original in torch
-(float32 has to have 60 dB), or what became of the artifact. *n float*: so many nodes have no integer kernel and were
-allowed to compute on real numbers (`--allow-float`). What was refused or crashed is told below. Sizes, latencies and
-operators are in [zoo.json](../benchmarks/results/zoo.json); `python benchmarks/zoo.py` makes both.
+LiteRT, ONNX under ONNX Runtime. A cell is the signal-to-noise ratio of the worst output against the original in torch,
+or what became of the artifact. *n float*: so many nodes have no integer kernel and were allowed to compute on real
+numbers (`--allow-float`). What was refused or crashed is told below. Sizes, latencies and operators are in
+[zoo.json](../benchmarks/results/zoo.json); `python benchmarks/zoo.py` makes both.
+
+*Wrong* is less than 60 dB in float32, 5 dB in dynamic-int8 and 0 dB in int8. The last two are low on purpose: what
+random weights compute is far more sensitive to rounding than what trained ones do, so these numbers say that an
+artifact computes the network, not how accurate int8 is; for that see [the benchmarks](../README.md).
 """
 
 
@@ -275,6 +280,13 @@ def written(results: Mapping[str, Result]) -> str:
     number = len(results)
     totals = [sum(case_of(one, *key)["status"] == GOOD for one in results.values()) for key in keys]
     rows.append(["**built and sound**", *(f"**{total} of {number}**" for total in totals)])
+    whole = [sum(case_of(one, *key).get("float_nodes") == 0 for one in results.values()) for key in keys]
+    rows.append(
+        [
+            "all in integers",
+            *(f"{n} of {number}" if key[1] == "int8" else "" for n, key in zip(whole, keys, strict=True)),
+        ]
+    )
     table = ["| " + " | ".join(row) + " |" for row in (heads, [":--", *["--:"] * len(keys)], *rows)]
     why = [f"- {said}" for name, one in results.items() for said in dict.fromkeys(reasons(name, one))]
     failures = ["", "## What was not built", "", *why] if why else []

@@ -84,6 +84,12 @@ def test_a_crash_is_a_result(work: str, line: str) -> None:
     assert found["line"].startswith(line)
 
 
+def test_the_page_is_what_the_results_say() -> None:
+    page = answer('import shared; print(json.dumps(zoo.written(shared.load("zoo"))))')
+    written = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    assert written == page, "docs/zoo.md is stale: benchmarks/zoo.py writes it"
+
+
 def test_weights_keep_activations_at_unit_size() -> None:
     script = """
 module, example = ZOO["small"]()

@@ -67,7 +67,7 @@ def _inner(tfl: Tfl, sequence: Tensor) -> tuple[Tensor, ...]:
     """The scales of the four sums before their activations (Q3.12, as the kernel has it) and of the hidden state."""
     if sequence.quant is None:
         return ()
-    return (*(tfl.temp((), dtype="int16", quant=SUMS) for _ in range(4)), tfl.temp((), sequence))
+    return (*(tfl.temp((0,), dtype="int16", quant=SUMS) for _ in range(4)), tfl.temp((0,), sequence))
 
 
 def _clear(tfl: Tfl, source: Operand, *states: Tensor) -> None:

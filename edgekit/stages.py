@@ -14,18 +14,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from edgekit import __version__, emit, gate, verify
 from edgekit.audit import audit
 from edgekit.emitters import Artifact
-from edgekit.errors import ConfigError, DataError, UnsupportedError
-from edgekit.graph import constant, is_float, shape_of
+from edgekit.errors import DataError, UnsupportedError
+from edgekit.graph import shape_of
 from edgekit.measure import Measurement, glance, measure
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
-from edgekit.passes import opened, prepare, steps
+from edgekit.passes import steps
 from edgekit.progress import Progress
 from edgekit.project import METRICS, Project, QuantizationConfig
 from edgekit.quant import calibrate, equalize, memory, reconstruct
@@ -48,7 +47,7 @@ from edgekit.report.model import (
     Report,
     Stage,
 )
-from edgekit.samples import Samples, open_calibration, open_evaluation, open_training
+from edgekit.samples import Samples, open_calibration, open_evaluation
 from edgekit.target import Target
 
 
@@ -96,10 +95,12 @@ class Work:
     progress: Progress
     command: str
     rounds: bool = False
+    calibration: Samples = field(init=False)
+    evaluation: Samples | None = None
     warnings: list[str] = field(default_factory=list)
     stages: dict[str, list[Stage]] = field(default_factory=dict)
     compression: list[Compression] = field(default_factory=list)
-    _compress: list[Any] = field(default_factory=list)
+    compress_steps: list[Any] = field(default_factory=list)
     _cached: bool = False
     _float_results: dict[str, verify.Result] = field(default_factory=dict)
 
@@ -115,156 +116,110 @@ class Work:
         result, self._cached = Cache(self.out / CACHE).get(stage, [__version__, depends_on], make)
         return result
 
-    def data(self, graph: ir.Model, calibrates: bool) -> tuple[Samples, Samples | None]:
-        """The calibration samples, and the evaluation samples where there are any.
+    def open(self, graph: ir.Model, calibrates: bool) -> None:
+        """Open the calibration samples, and the evaluation samples where there are any.
 
         Without data, and where no scale is drawn from it, random inputs stand in for looking at the artifact.
         """
         ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
-        calibration = open_calibration(self.project, ports) if calibrates else random_samples(ports)
+        self.calibration = open_calibration(self.project, ports) if calibrates else random_samples(ports)
         if not self.project.evaluation.data:
-            return calibration, None
-        evaluation = open_evaluation(self.project, ports)
+            return
+        self.evaluation = evaluation = open_evaluation(self.project, ports)
         if self.project.evaluation.metric in METRICS and next(iter(evaluation)).label is None:
             raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
-        return calibration, evaluation
 
-    def read_compression(self) -> None:
-        """Read every ``[[compress]]`` step before any work. Raises ConfigError where torch is not there for them."""
-        if not self.project.compress:
-            return
-        file = self.project.file
-        try:
-            from edgekit.compress.methods import read_step
-        except ImportError as error:
-            raise ConfigError(f"{file}:compress: needs torch ({error}); pip install 'edgekit[torch]'") from None
-        self._compress = [read_step(step, file, number) for number, step in enumerate(self.project.compress)]
+    @property
+    def judging(self) -> Samples:
+        """The samples that artifacts are looked at with: held-out ones where there are any."""
+        return self.calibration if self.evaluation is None else self.evaluation
 
-    def compressed(self, source: ir.Model, lifted: Lifted, calibration: Samples, evaluation: Samples | None) -> Lifted:
-        """The graph after every ``[[compress]]`` step, prepared; what was finished before comes from the cache."""
-        if not self._compress:
-            return lifted
-        if lifted.scales:
-            raise ConfigError("the model is quantized to int8 already; [[compress]] needs the float model")
-        graph = opened(source)
-        ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
-        for number, (method, _, data) in enumerate(self._compress):
-            training = open_training(self.project, data, ports) if data else calibration
-            with self.stage(f"compress: {method.name}"):
-                graph, facts = self._step(graph, number, training, calibration)
-            prepared = prepare(graph)
-            self.compression.append(self._compression(method.name, prepared, facts, evaluation))
-        return Lifted(prepared)
+    @staticmethod
+    def sha256(content: ir.Model | bytes) -> str:
+        """The hash of a graph or of bytes."""
+        return hashlib.sha256(content if isinstance(content, bytes) else serialize(content)).hexdigest()
 
-    def _step(
-        self, graph: ir.Model, number: int, training: Samples, calibration: Samples
-    ) -> tuple[ir.Model, dict[str, Any]]:
-        from edgekit.compress.methods import Context, run_step
-
-        method, settings, _ = self._compress[number]
-        before = serialize(graph)
-        depends_on = [_sha256(before), method.name, repr(settings), training.sha256, calibration.sha256]
-        checkpoint = self.out / CACHE / f"training-{_sha256(repr(depends_on).encode())[:32]}.pt"
-
-        def found() -> list[Any]:
-            prepare_folder(checkpoint.parent)
-            outcome = run_step(graph, method, settings, Context(training, calibration, self.progress, checkpoint))
-            return [b64encode(serialize(outcome.graph)).decode(), dict(outcome.facts)]
-
-        stored, facts = self.remembered("compress", depends_on, found)
-        checkpoint.unlink(missing_ok=True)
-        return ir.from_proto(onnx.ModelProto.FromString(b64decode(stored))), facts
-
-    def _compression(
-        self, method: str, graph: ir.Model, facts: dict[str, Any], evaluation: Samples | None
-    ) -> Compression:
-        """What the network is like after a step."""
-        checked = audit(serialize(graph))
-        weights = [constant(value) for value in graph.graph.initializers.values() if is_float(value)]
-        nonzero = sum(int(np.count_nonzero(array)) for array in weights if array is not None)
-        metric = None
-        if evaluation is not None:
-            function = verify.metric_of(self.project.evaluation.metric, self.project.folder)
-            runner = verify.FloatModel(graph)
-            said = f"evaluate after {method}"
-            metric = verify.evaluate(runner, evaluation, function, self.progress, said, len(evaluation)).value
-        return Compression(method, checked.parameters, min(nonzero, checked.parameters), checked.macs, metric, facts)
-
-    def basis(self, lifted: Lifted, samples: Samples, calibrates: bool) -> Basis:
+    def basis(self, lifted: Lifted, calibrates: bool) -> Basis:
         """Equalize and calibrate, where a precision is drawn from ranges."""
         if not calibrates:
             return Basis(lifted, lifted.graph, {}, {})
-        equal = lifted.graph if lifted.scales else self.equalized(lifted.graph, samples)
-        return Basis(lifted, equal, *self.ranges(equal, samples))
+        equal = lifted.graph if lifted.scales else self.equalized(lifted.graph)
+        return Basis(lifted, equal, *self.ranges(equal))
 
-    def built(
-        self, target: Target, precision: str, basis: Basis, samples: Samples, config: QuantizationConfig
-    ) -> Built:
-        """Plan, round and write one target's artifact."""
+    def planned(
+        self, target: Target, precision: str, basis: Basis, config: QuantizationConfig
+    ) -> tuple[steps.Shaped, QuantPlan]:
+        """The graph in the form that a target runs, and its plan."""
         graph = basis.equal if needs_calibration(precision) else basis.lifted.graph
         form = emit.form(graph, target, precision, config.recurrent)
         rules = emit.rules_of(target, config.float_nodes, basis.given)
-        plan = plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
+        return form, plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
+
+    def built(self, target: Target, precision: str, basis: Basis, config: QuantizationConfig) -> Built:
+        """Plan, round and write one target's artifact."""
+        form, plan = self.planned(target, precision, basis, config)
         said = (*_about(plan, precision, target, basis.lifted), *crushed(form.model.graph, plan, basis.ranges))
         self.warnings += [line for line in said if line not in self.warnings]
         rounded = form.model
         if self.rounds and reconstruct.weights_of(form.model, plan):
             with self.stage("round", target.name):
-                rounded = self.rounded(form.model, plan, samples)
+                rounded = self.rounded(form.model, plan)
         with self.stage("emit", target.name):
-            artifact = emit.emit(rounded, plan, target, self.description(samples, precision))
+            artifact = emit.emit(rounded, plan, target, self.description(precision))
             path = write(prepare_folder(self.out / target.name) / target.artifact_name, artifact.data)
         return Built(target, form.model, plan, artifact, path)
 
-    def equalized(self, graph: ir.Model, samples: Samples) -> ir.Model:
+    def equalized(self, graph: ir.Model) -> ir.Model:
         """The graph with its channels scaled, unless that is left out: the same function."""
         if not self.project.calibration.equalize:
             return graph
 
         def found() -> list[int]:
-            return equalize.factors(graph, samples, self.progress, len(samples))
+            return equalize.factors(graph, self.calibration, self.progress, len(self.calibration))
 
         with self.stage("equalize"):
             return equalize.scaled(
-                graph, self.remembered("factors", [_sha256(serialize(graph)), samples.sha256], found)
+                graph, self.remembered("factors", [self.sha256(graph), self.calibration.sha256], found)
             )
 
-    def ranges(self, graph: ir.Model, samples: Samples) -> tuple[dict[str, Range], dict[str, Range]]:
+    def ranges(self, graph: ir.Model) -> tuple[dict[str, Range], dict[str, Range]]:
         """The range of each activation, and the ranges that hold in all steps of recurrent layers."""
         config = self.project.calibration
         method = Method(config.range, config.percentile)
         stepped = steps.shaped(graph, lambda _: "unrolled")
 
         def observed() -> list[dict[str, Range]]:
-            statistics = calibrate.observe(stepped.model, samples, method, self.progress, len(samples))
+            statistics = calibrate.observe(
+                stepped.model, self.calibration, method, self.progress, len(self.calibration)
+            )
             found = calibrate.ranges_of(statistics, method)
             kept = steps.across_steps(found, stepped.shared)
-            return [found, kept | memory.limits(graph, samples, kept)]
+            return [found, kept | memory.limits(graph, self.calibration, kept)]
 
         with self.stage("calibrate"):
-            depends_on = [_sha256(serialize(graph)), samples.sha256, config.range, config.percentile]
+            depends_on = [self.sha256(graph), self.calibration.sha256, config.range, config.percentile]
             stored = self.remembered("ranges", depends_on, observed)
         found, kept = ({name: (low, high) for name, (low, high) in part.items()} for part in stored)
         return found, kept
 
-    def rounded(self, graph: ir.Model, plan: QuantPlan, samples: Samples) -> ir.Model:
+    def rounded(self, graph: ir.Model, plan: QuantPlan) -> ir.Model:
         """The graph with its weights on the plan's grid."""
 
         def reconstructed() -> dict[str, str]:
-            found = reconstruct.reconstruct(graph, plan, samples, self.progress, len(samples))
+            found = reconstruct.reconstruct(graph, plan, self.calibration, self.progress, len(self.calibration))
             return {name: b64encode(array.tobytes()).decode() for name, array in found.items()}
 
         weights = {name: quant.to_json() for name, quant in reconstruct.weights_of(graph, plan).items()}
-        stored = self.remembered("weights", [_sha256(serialize(graph)), samples.sha256, weights], reconstructed)
+        stored = self.remembered("weights", [self.sha256(graph), self.calibration.sha256, weights], reconstructed)
         constants = {
             name: np.frombuffer(b64decode(data), np.float32).reshape(shape_of(graph.graph.initializers[name]))
             for name, data in stored.items()
         }
         return reconstruct.with_constants(graph, constants)
 
-    def description(self, samples: Samples, precision: str) -> emit.Description:
+    def description(self, precision: str) -> emit.Description:
         """What every artifact says of itself."""
-        config = self.project.calibration
+        config, samples = self.project.calibration, self.calibration
         calibration = {"sha256": samples.sha256, "samples": len(samples), "range": config.range}
         facts = {
             "source": self.project.model.source,
@@ -273,14 +228,14 @@ class Work:
         }
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)
 
-    def examine(self, built: Built, graph: ir.Model, samples: Samples, evaluation: Samples | None) -> None:
+    def examine(self, built: Built, graph: ir.Model) -> None:
         """Verify, evaluate and measure one artifact."""
         name = built.target.name
         with self.stage("verify", name):
-            built.fidelity = verify.fidelity(built.graph, built.artifact.data, samples, self.progress)
-        if evaluation is not None:
+            built.fidelity = verify.fidelity(built.graph, built.artifact.data, self.judging, self.progress)
+        if self.evaluation is not None:
             with self.stage("evaluate", name):
-                built.evaluation = self._evaluated(built, graph, evaluation)
+                built.evaluation = self._evaluated(built, graph, self.evaluation)
         with self.stage("measure", name), self.progress.task(f"measure {name}", 2) as step:
             built.latency = measure(built.path, threads=built.target.threads)
             step()
@@ -312,22 +267,22 @@ class Work:
         result = verify.evaluate(runner, samples, metric, self.progress, f"evaluate {built.target.name}", len(samples))
         return verify.compared(name, self._float_results["float"], result)
 
-    def model_facts(self, graph: ir.Model, samples: Samples | None) -> dict[str, Any]:
-        """What all reports of this build say alike; ``samples`` are those that calibrated."""
+    def model_facts(self, graph: ir.Model, calibrated: bool) -> dict[str, Any]:
+        """What all reports of this build say alike."""
         data = serialize(graph)
         checked = audit(data)
         model = ModelFacts(
-            self.project.model.source, _sha256(data), checked.parameters, checked.macs, len(data), checked.opset
+            self.project.model.source, self.sha256(data), checked.parameters, checked.macs, len(data), checked.opset
         )
         config = self.project.calibration
         calibration = None
-        if samples is not None:
+        if calibrated:
             calibration = CalibrationFacts(
-                str(config.recipe or config.data), len(samples), config.range, samples.sha256
+                str(config.recipe or config.data), len(self.calibration), config.range, self.calibration.sha256
             )
         return {"model": model, "calibration": calibration}
 
-    def report(self, built: Built, all_built: Sequence[Built], samples: Samples, facts: dict[str, Any]) -> Report:
+    def report(self, built: Built, all_built: Sequence[Built], facts: dict[str, Any]) -> Report:
         """Judge the gates and write everything but the artifact, the report last."""
         other = next((b for b in all_built if b.target.format != built.target.format and b.plan == built.plan), None)
         checked, data = audit(built.artifact.data), built.artifact.data
@@ -335,12 +290,14 @@ class Work:
             edgekit=__version__,
             reproduce=self.command,
             target=built.target.to_json(),
-            artifact=ArtifactFacts(str(built.path), built.target.format, len(data), _sha256(data), checked.precision),
+            artifact=ArtifactFacts(
+                str(built.path), built.target.format, len(data), self.sha256(data), checked.precision
+            ),
             audit=checked.to_json(),
             contract=built.artifact.contract.to_json(),
             evaluation=built.evaluation,
             fidelity=built.fidelity,
-            parity=_parity(built, other, samples) if other is not None and _integer_outputs(built) else None,
+            parity=_parity(built, other, self.judging) if other is not None and _integer_outputs(built) else None,
             latency=built.latency,
             float_latency=built.float_latency,
             warnings=tuple(self.warnings),
@@ -365,10 +322,6 @@ def _parity(built: Built, other: Built, samples: Samples) -> Parity:
     return verify.parity(
         verify.ArtifactModel(built.artifact.data), verify.ArtifactModel(other.artifact.data), samples, other.target.name
     )
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _about(plan: QuantPlan, precision: str, target: Target, lifted: Lifted) -> Iterator[str]:

@@ -143,3 +143,15 @@ def test_what_is_wrong_with_a_step_is_said(written: dict[str, Any], said: str) -
 
 def test_every_method_is_declared_with_a_docstring() -> None:
     assert all(found.run.__doc__ and found.settings.__doc__ for found in METHODS.values())
+
+
+def test_a_step_that_does_not_pay_on_the_target_is_taken_back(project: Path) -> None:
+    file = project / "edgekit.toml"
+    step = '[[compress]]\nmethod = "fine-tune"\nepochs = 1\nbatch = 32\nkeep_if = "latency"\n'
+    file.write_text(PROJECT + step)
+    (report,) = build(load_project(file), ["raspberry-pi-4-litert"], project / "out")
+    (found,) = report.compression
+    assert found.facts["kept"] is False and found.facts["latency raspberry-pi-4-litert"] > 0.5
+    file.write_text(PROJECT)
+    (plain,) = build(load_project(file), ["raspberry-pi-4-litert"], project / "out")
+    assert plain.artifact.sha256 == report.artifact.sha256

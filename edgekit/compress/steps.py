@@ -49,8 +49,26 @@ class Method:
     run: Callable[[ir.Model, Any, Context], Outcome]
 
 
+@dataclass(frozen=True)
+class Step:
+    """One ``[[compress]]`` table, read.
+
+    Every method has the keys ``data`` (what trains, in place of the calibration data) and ``keep_if`` (what the step
+    must win on the target to stay).
+    """
+
+    method: Method
+    settings: Any
+    data: str | None = None
+    keep_if: str | None = None
+
+    def run(self, graph: ir.Model, context: Context) -> Outcome:
+        """Run the method on an opened graph (``passes.opened``), which stays as it is."""
+        return self.method.run(graph, self.settings, context)
+
+
 METHODS: dict[str, Method] = {}
-DATA = "data"  # a key of every method: what trains, in place of the calibration data
+KEEP_IF = ("latency",)
 
 
 def method(name: str, settings: type) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
@@ -65,18 +83,17 @@ def method(name: str, settings: type) -> Callable[[Callable[..., Outcome]], Call
     return register
 
 
-def read_step(written: Mapping[str, Any], file: str, number: int) -> tuple[Method, Any, str | None]:
-    """A ``[[compress]]`` table -> its method, settings and training data. Raises ConfigError naming the key."""
+def read_step(written: Mapping[str, Any], file: str, number: int) -> Step:
+    """A ``[[compress]]`` table. Raises ConfigError naming the key."""
     table = Table({k: v for k, v in written.items() if k != "method"}, file, f"compress[{number}]")
     name = str(written["method"])
     if name not in METHODS:
         hint = near_misses(name, METHODS) or f"; known: {', '.join(METHODS)}"
         raise ConfigError(f"{file}:compress[{number}].method: {name!r} is no method{hint}")
     found = METHODS[name]
-    data = table.text(DATA)
-    settings = read_settings(found.settings, table)
+    step = Step(found, read_settings(found.settings, table), table.text("data"), table.choice("keep_if", KEEP_IF))
     table.close()
-    return found, settings, data
+    return step
 
 
 def read_settings(kind: type, table: Table) -> Any:
@@ -113,11 +130,6 @@ def _value(table: Table, key: str, wanted: Any) -> Any:
         str: table.text,
     }
     return readers[wanted](key)
-
-
-def run_step(graph: ir.Model, found: Method, settings: Any, context: Context) -> Outcome:
-    """Run one method on an opened graph (``passes.opened``), which stays as it is."""
-    return found.run(graph, settings, context)
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,8 @@ def ops() -> str:
 COMPRESSION = """\
 `[[compress]]` tables in `edgekit.toml` are steps, run in the order written on the float network, before anything is
 calibrated. Each acts on the one graph, so it does not matter whether the model came from torch or as ONNX, and leaves a
-graph that the rest of the road takes. The report says of each step what the network weighs, computes and scores after it;
-a step that was finished before is reused as long as nothing that it depends on has changed, so that a changed gate
+graph that the rest of the road takes. The report says of each step what the network weighs, computes and scores after
+it; a step that was finished before is reused as long as nothing that it depends on has changed, so that a changed gate
 trains nothing anew. What trains is torch, `pip install 'edgekit[torch]'`.
 
 ```toml
@@ -129,12 +129,9 @@ data = "train.npz"
 epochs = 10
 ```
 
-Every method has these keys too:
-
-| key | accepted | without it |
-| :-- | :-- | :-- |
-| `data` | what trains, in any form that [calibration data](calibration-data.md) has, with labels where the method wants them | the calibration samples |
-| `keep_if` | `"latency"`: build before and after, time both in turns on this machine, and take the step back where the artifact is not really faster on every target | the step stays |
+Every method also has `data`: what trains, in any form that [calibration data](calibration-data.md) has, with labels
+where the method wants them; without it the calibration samples train. And `keep_if = "latency"`: artifacts from before
+and after the step are timed in turns on this machine, and the step is taken back where one is not really faster.
 
 In Python, `edgekit.compress.module.to_torch(graph)` is the graph as an `nn.Module` for a training loop of your own (any
 batch size, parameters by the names they had, BatchNormalization trains), and `from_torch(module)` the graph again."""
@@ -150,8 +147,8 @@ def compression() -> str:
         rows = [f"| `{key}` | {accepted} | {default} |" for key, accepted, default in _keys(found.settings)]
         table = ["| key | accepted | without it |", "| :-- | :-- | :-- |", *rows]
         about = [" ".join(part.split()) for part in _told(found.settings)]
-        pages.append("\n\n".join([f"## {name}", said, *about, "\n".join(table)]))
-    return "\n\n".join(pages).replace("``", "`") + "\n"
+        pages.append("\n\n".join([f"## {name}", said, *about, "\n".join(table)]).replace("``", "`"))
+    return "\n\n".join(pages) + "\n"
 
 
 def _told(settings: type) -> list[str]:

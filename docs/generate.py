@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 from onnx.defs import get_schema
@@ -186,7 +187,69 @@ def _refusals(name: str, cases: Outcomes) -> Iterator[str]:
     yield from (f"{', '.join(bits)}{where}: {reason}" for (where, reason), bits in met.items())
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli": cli, "errors": errors, "ops": ops}
+COMPRESSION = """\
+`[[compress]]` tables in `edgekit.toml` are steps, run in the order written on the float network, before anything is
+calibrated. Each acts on the one graph, so it does not matter whether the model came from torch or as ONNX, and leaves a
+graph that the rest of the road takes. The report says of each step what the network weighs, computes and scores after
+it; a step that was finished before is reused as long as nothing that it depends on has changed, so that a changed gate
+trains nothing anew. What trains is torch, `pip install 'edgekit[torch]'`.
+
+```toml
+[[compress]]
+method = "fine-tune"
+data = "train.npz"
+epochs = 10
+```
+
+Every method also has `data`: what trains, in any form that [calibration data](calibration-data.md) has, with labels
+where the method wants them; without it the calibration samples train. And `keep_if = "latency"`: artifacts from before
+and after the step are timed in turns on this machine, and the step is taken back where one is not really faster.
+
+In Python, `edgekit.compress.module.to_torch(graph)` is the graph as an `nn.Module` for a training loop of your own (any
+batch size, parameters by the names they had, BatchNormalization trains), and `from_torch(module)` the graph again."""
+
+
+def compression() -> str:
+    """Every method of ``[[compress]]``, from its declaration."""
+    from edgekit.compress.methods import METHODS
+
+    pages = [f"{NOTE}\n\n# Compression\n\n{COMPRESSION}"]
+    for name, found in METHODS.items():
+        said = " ".join((found.run.__doc__ or "").split("\n\n")[0].split())
+        rows = [f"| `{key}` | {accepted} | {default} |" for key, accepted, default in _keys(found.settings)]
+        table = ["| key | accepted | without it |", "| :-- | :-- | :-- |", *rows]
+        about = [" ".join(part.split()) for part in _told(found.settings)]
+        pages.append("\n\n".join([f"## {name}", said, *about, "\n".join(table)]).replace("``", "`"))
+    return "\n\n".join(pages) + "\n"
+
+
+def _told(settings: type) -> list[str]:
+    """What the settings' docstrings say of their keys, below the first line."""
+    own = (settings.__doc__ or "").split("\n\n")[1:]
+    inner = [kind for kind in get_type_hints(settings).values() if is_dataclass(kind)]
+    return [*own, *(part for kind in inner for part in (kind.__doc__ or "").split("\n\n"))]
+
+
+def _keys(settings: type) -> Iterator[tuple[str, str, str]]:
+    """Each key, what it takes, and its default."""
+    hints = get_type_hints(settings)
+    for item in fields(settings):
+        kind = hints[item.name]
+        if is_dataclass(kind):
+            yield from _keys(kind)
+            continue
+        arms = [arm for arm in get_args(kind) if arm is not type(None)] if get_origin(kind) is not tuple else []
+        if arms and get_origin(kind) is Literal:
+            accepted = ", ".join(f'`"{arm}"`' for arm in arms)
+        else:
+            accepted = getattr(arms[0] if arms else kind, "__name__", str(kind))
+        accepted = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
+                    "tuple": "a list"}.get(accepted, accepted)  # fmt: skip
+        default = "" if item.default is MISSING or item.default is None else f"`{json.dumps(item.default)}`"
+        yield item.name, accepted, default
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli": cli, "errors": errors, "ops": ops, "compression": compression}
 """The generated pages: ``docs/NAME.md``."""
 
 

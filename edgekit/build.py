@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit import emit, verify
+from edgekit import compression, emit, verify
 from edgekit.errors import ConfigError
 from edgekit.frontends import Loaded, load_source
 from edgekit.output import prepare_folder
@@ -40,12 +40,9 @@ def build(
     Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
     reused. Gates are judged in the reports, not raised.
     """
-    if project.compress:
-        raise ConfigError(
-            f"{project.file}:compress: this version of edgekit has no compression steps; leave [[compress]] out"
-        )
     work = Work(project, prepare_folder(out), progress or SilentProgress(), command)
     _known_gates(project)
+    work.compress_steps = compression.read(project)
     profiles = [_profile(project, name) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
@@ -59,25 +56,25 @@ def build(
     work.warnings += emit.unasked(precisions, config.precision)
     ranges_wanted = any(map(needs_calibration, precisions.values()))
     calibrated = ranges_wanted or bool(project.calibration.data)
-    calibration, evaluation = work.data(graph, calibrated)
+    work.open(graph, calibrated)
     with work.stage("check"):
-        check = _against_source(source, graph, calibration)
+        check = _against_source(source, graph, work.calibration)
         if check["snr_db"] < SOURCE_SNR_DB and not given:
             work.warnings.append(
                 f"the float graph is not the source model: {check['snr_db']:.1f} dB on {check['samples']} samples"
             )
         if calibrated:
-            work.warnings += look(calibration)
-    basis = work.basis(lifted, calibration, ranges_wanted)
+            work.warnings += look(work.calibration)
+    lifted = compression.compress(work, source.model, lifted, precisions, config)
+    basis = work.basis(lifted, ranges_wanted)
     work.rounds = project.calibration.rounding == "reconstruct" and calibrated and not given
-    found = [work.built(target, precision, basis, calibration, config) for target, precision in precisions.items()]
-    judging = calibration if evaluation is None else evaluation
+    found = [work.built(target, precision, basis, config) for target, precision in precisions.items()]
     for built in found:
-        work.examine(built, graph, judging, evaluation)
-    if evaluation is not None:
-        work.warnings += look(evaluation, "evaluation")
-    facts = work.model_facts(graph, calibration if basis.ranges else None) | {"source_check": check}
-    return [work.report(built, found, judging, facts) for built in found]
+        work.examine(built, graph)
+    if work.evaluation is not None:
+        work.warnings += look(work.evaluation, "evaluation")
+    facts = work.model_facts(graph, bool(basis.ranges)) | {"source_check": check}
+    return [work.report(built, found, facts) for built in found]
 
 
 def _profile(project: Project, name: str) -> Target:

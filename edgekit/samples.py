@@ -140,6 +140,11 @@ def open_evaluation(project: Project, ports: Ports) -> Samples:
     return _of_project(project, section.data, ports, section.samples)
 
 
+def open_training(project: Project, data: str, ports: Ports) -> Samples:
+    """All samples of a data source that a compression step trains on. Raises DataError when they cannot be used."""
+    return _of_project(project, data, ports, None)
+
+
 def _of_project(project: Project, data: str, ports: Ports, limit: int | None) -> Samples:
     unknown = [name for name in project.model.inputs if name not in ports]
     if unknown:

@@ -39,6 +39,7 @@ from edgekit.report import json as report_json
 from edgekit.report.model import (
     ArtifactFacts,
     CalibrationFacts,
+    Compression,
     Evaluation,
     Fidelity,
     ModelFacts,
@@ -94,8 +95,12 @@ class Work:
     progress: Progress
     command: str
     rounds: bool = False
+    calibration: Samples = field(init=False)
+    evaluation: Samples | None = None
     warnings: list[str] = field(default_factory=list)
     stages: dict[str, list[Stage]] = field(default_factory=dict)
+    compression: list[Compression] = field(default_factory=list)
+    compress_steps: list[Any] = field(default_factory=list)
     _cached: bool = False
     _float_results: dict[str, verify.Result] = field(default_factory=dict)
 
@@ -111,95 +116,110 @@ class Work:
         result, self._cached = Cache(self.out / CACHE).get(stage, [__version__, depends_on], make)
         return result
 
-    def data(self, graph: ir.Model, calibrates: bool) -> tuple[Samples, Samples | None]:
-        """The calibration samples, and the evaluation samples where there are any.
+    def open(self, graph: ir.Model, calibrates: bool) -> None:
+        """Open the calibration samples, and the evaluation samples where there are any.
 
         Without data, and where no scale is drawn from it, random inputs stand in for looking at the artifact.
         """
         ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
-        calibration = open_calibration(self.project, ports) if calibrates else random_samples(ports)
+        self.calibration = open_calibration(self.project, ports) if calibrates else random_samples(ports)
         if not self.project.evaluation.data:
-            return calibration, None
-        evaluation = open_evaluation(self.project, ports)
+            return
+        self.evaluation = evaluation = open_evaluation(self.project, ports)
         if self.project.evaluation.metric in METRICS and next(iter(evaluation)).label is None:
             raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
-        return calibration, evaluation
 
-    def basis(self, lifted: Lifted, samples: Samples, calibrates: bool) -> Basis:
+    @property
+    def judging(self) -> Samples:
+        """The samples that artifacts are looked at with: held-out ones where there are any."""
+        return self.calibration if self.evaluation is None else self.evaluation
+
+    @staticmethod
+    def sha256(content: ir.Model | bytes) -> str:
+        """The hash of a graph or of bytes."""
+        return hashlib.sha256(content if isinstance(content, bytes) else serialize(content)).hexdigest()
+
+    def basis(self, lifted: Lifted, calibrates: bool) -> Basis:
         """Equalize and calibrate, where a precision is drawn from ranges."""
         if not calibrates:
             return Basis(lifted, lifted.graph, {}, {})
-        equal = lifted.graph if lifted.scales else self.equalized(lifted.graph, samples)
-        return Basis(lifted, equal, *self.ranges(equal, samples))
+        equal = lifted.graph if lifted.scales else self.equalized(lifted.graph)
+        return Basis(lifted, equal, *self.ranges(equal))
 
-    def built(
-        self, target: Target, precision: str, basis: Basis, samples: Samples, config: QuantizationConfig
-    ) -> Built:
-        """Plan, round and write one target's artifact."""
+    def planned(
+        self, target: Target, precision: str, basis: Basis, config: QuantizationConfig
+    ) -> tuple[steps.Shaped, QuantPlan]:
+        """The graph in the form that a target runs, and its plan."""
         graph = basis.equal if needs_calibration(precision) else basis.lifted.graph
         form = emit.form(graph, target, precision, config.recurrent)
         rules = emit.rules_of(target, form.nodes(config.float_nodes), basis.given)
-        plan = plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
+        return form, plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
+
+    def built(self, target: Target, precision: str, basis: Basis, config: QuantizationConfig) -> Built:
+        """Plan, round and write one target's artifact."""
+        form, plan = self.planned(target, precision, basis, config)
         said = (*_about(plan, precision, target, basis.lifted), *crushed(form.model.graph, plan, basis.ranges))
         self.warnings += [line for line in said if line not in self.warnings]
         rounded = form.model
         if self.rounds and reconstruct.weights_of(form.model, plan):
             with self.stage("round", target.name):
-                rounded = self.rounded(form.model, plan, samples)
+                rounded = self.rounded(form.model, plan)
         with self.stage("emit", target.name):
-            artifact = emit.emit(rounded, plan, target, self.description(samples, precision))
+            artifact = emit.emit(rounded, plan, target, self.description(precision))
             path = write(prepare_folder(self.out / target.name) / target.artifact_name, artifact.data)
         return Built(target, form.model, plan, artifact, path)
 
-    def equalized(self, graph: ir.Model, samples: Samples) -> ir.Model:
+    def equalized(self, graph: ir.Model) -> ir.Model:
         """The graph with its channels scaled, unless that is left out: the same function."""
         if not self.project.calibration.equalize:
             return graph
 
         def found() -> list[int]:
-            return equalize.factors(graph, samples, self.progress, len(samples))
+            return equalize.factors(graph, self.calibration, self.progress, len(self.calibration))
 
         with self.stage("equalize"):
             return equalize.scaled(
-                graph, self.remembered("factors", [_sha256(serialize(graph)), samples.sha256], found)
+                graph, self.remembered("factors", [self.sha256(graph), self.calibration.sha256], found)
             )
 
-    def ranges(self, graph: ir.Model, samples: Samples) -> tuple[dict[str, Range], dict[str, Range]]:
+    def ranges(self, graph: ir.Model) -> tuple[dict[str, Range], dict[str, Range]]:
         """The range of each activation, and the ranges that hold in all steps of recurrent layers."""
         config = self.project.calibration
         method = Method(config.range, config.percentile)
         stepped = steps.shaped(graph, lambda _: "unrolled")
 
         def observed() -> list[dict[str, Range]]:
-            statistics = calibrate.observe(stepped.model, samples, method, self.progress, len(samples))
+            statistics = calibrate.observe(
+                stepped.model, self.calibration, method, self.progress, len(self.calibration)
+            )
             found = calibrate.ranges_of(statistics, method)
             kept = steps.across_steps(found, stepped.shared)
-            return [found, kept | memory.limits(graph, samples, kept)]
+            return [found, kept | memory.limits(graph, self.calibration, kept)]
 
         with self.stage("calibrate"):
-            depends_on = [_sha256(serialize(graph)), samples.sha256, config.range, config.percentile]
+            depends_on = [self.sha256(graph), self.calibration.sha256, config.range, config.percentile]
             stored = self.remembered("ranges", depends_on, observed)
         found, kept = ({name: (low, high) for name, (low, high) in part.items()} for part in stored)
         return found, kept
 
-    def rounded(self, graph: ir.Model, plan: QuantPlan, samples: Samples) -> ir.Model:
+    def rounded(self, graph: ir.Model, plan: QuantPlan) -> ir.Model:
         """The graph with its weights on the plan's grid."""
 
         def reconstructed() -> dict[str, str]:
-            found = reconstruct.reconstruct(graph, plan, samples, self.progress, len(samples))
+            found = reconstruct.reconstruct(graph, plan, self.calibration, self.progress, len(self.calibration))
             return {name: b64encode(array.tobytes()).decode() for name, array in found.items()}
 
         weights = {name: quant.to_json() for name, quant in reconstruct.weights_of(graph, plan).items()}
-        stored = self.remembered("weights", [_sha256(serialize(graph)), samples.sha256, weights], reconstructed)
+        stored = self.remembered("weights", [self.sha256(graph), self.calibration.sha256, weights], reconstructed)
         constants = {
             name: np.frombuffer(b64decode(data), np.float32).reshape(shape_of(graph.graph.initializers[name]))
             for name, data in stored.items()
         }
         return reconstruct.with_constants(graph, constants)
 
-    def description(self, samples: Samples, precision: str) -> emit.Description:
+    def description(self, precision: str) -> emit.Description:
         """What every artifact says of itself."""
-        config = self.project.calibration
+        config, samples = self.project.calibration, self.calibration
         calibration = {"sha256": samples.sha256, "samples": len(samples), "range": config.range}
         facts = {
             "source": self.project.model.source,
@@ -208,14 +228,14 @@ class Work:
         }
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)
 
-    def examine(self, built: Built, graph: ir.Model, samples: Samples, evaluation: Samples | None) -> None:
+    def examine(self, built: Built, graph: ir.Model) -> None:
         """Verify, evaluate and measure one artifact."""
         name = built.target.name
         with self.stage("verify", name):
-            built.fidelity = verify.fidelity(built.graph, built.artifact.data, samples, self.progress)
-        if evaluation is not None:
+            built.fidelity = verify.fidelity(built.graph, built.artifact.data, self.judging, self.progress)
+        if self.evaluation is not None:
             with self.stage("evaluate", name):
-                built.evaluation = self._evaluated(built, graph, evaluation)
+                built.evaluation = self._evaluated(built, graph, self.evaluation)
         with self.stage("measure", name), self.progress.task(f"measure {name}", 2) as step:
             built.latency = measure(built.path, threads=built.target.threads)
             step()
@@ -247,22 +267,22 @@ class Work:
         result = verify.evaluate(runner, samples, metric, self.progress, f"evaluate {built.target.name}", len(samples))
         return verify.compared(name, self._float_results["float"], result)
 
-    def model_facts(self, graph: ir.Model, samples: Samples | None) -> dict[str, Any]:
-        """What all reports of this build say alike; ``samples`` are those that calibrated."""
+    def model_facts(self, graph: ir.Model, calibrated: bool) -> dict[str, Any]:
+        """What all reports of this build say alike."""
         data = serialize(graph)
         checked = audit(data)
         model = ModelFacts(
-            self.project.model.source, _sha256(data), checked.parameters, checked.macs, len(data), checked.opset
+            self.project.model.source, self.sha256(data), checked.parameters, checked.macs, len(data), checked.opset
         )
         config = self.project.calibration
         calibration = None
-        if samples is not None:
+        if calibrated:
             calibration = CalibrationFacts(
-                str(config.recipe or config.data), len(samples), config.range, samples.sha256
+                str(config.recipe or config.data), len(self.calibration), config.range, self.calibration.sha256
             )
         return {"model": model, "calibration": calibration}
 
-    def report(self, built: Built, all_built: Sequence[Built], samples: Samples, facts: dict[str, Any]) -> Report:
+    def report(self, built: Built, all_built: Sequence[Built], facts: dict[str, Any]) -> Report:
         """Judge the gates and write everything but the artifact, the report last."""
         other = next((b for b in all_built if b.target.format != built.target.format and b.plan == built.plan), None)
         checked, data = audit(built.artifact.data), built.artifact.data
@@ -270,15 +290,18 @@ class Work:
             edgekit=__version__,
             reproduce=self.command,
             target=built.target.to_json(),
-            artifact=ArtifactFacts(str(built.path), built.target.format, len(data), _sha256(data), checked.precision),
+            artifact=ArtifactFacts(
+                str(built.path), built.target.format, len(data), self.sha256(data), checked.precision
+            ),
             audit=checked.to_json(),
             contract=built.artifact.contract.to_json(),
             evaluation=built.evaluation,
             fidelity=built.fidelity,
-            parity=_parity(built, other, samples) if other is not None and _integer_outputs(built) else None,
+            parity=_parity(built, other, self.judging) if other is not None and _integer_outputs(built) else None,
             latency=built.latency,
             float_latency=built.float_latency,
             warnings=tuple(self.warnings),
+            compression=tuple(self.compression),
             stages=(*self.stages.get("", ()), *self.stages.get(built.target.name, ())),
             **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
         )
@@ -299,10 +322,6 @@ def _parity(built: Built, other: Built, samples: Samples) -> Parity:
     return verify.parity(
         verify.ArtifactModel(built.artifact.data), verify.ArtifactModel(other.artifact.data), samples, other.target.name
     )
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _about(plan: QuantPlan, precision: str, target: Target, lifted: Lifted) -> Iterator[str]:

@@ -251,7 +251,7 @@ def test_damaged_cache_entries_are_made_anew(project: Project, out: Path) -> Non
 
 def test_nothing_is_written_for_what_cannot_be_built(project: Project, tmp_path: Path) -> None:
     refused: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"compress": ({"method": "channel-prune"},)}, ConfigError, "has no compression steps"),
+        ({"compress": ({"method": "shrink"},)}, ConfigError, "'shrink' is no method; known: fine-tune"),
         ({"model": replace(project.model, source="")}, ConfigError, "model.source: nothing is given"),
         ({"calibration": replace(project.calibration, data=None)}, ConfigError, "calibration.data: missing"),
     ]

@@ -40,7 +40,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 SCHEMA = (ROOT / "docs" / "report-schema.md").read_text(encoding="utf-8")
 VALUES = [model.Report, model.ModelFacts, model.ArtifactFacts, model.CalibrationFacts, model.Evaluation, model.Fidelity]
-VALUES += [model.TensorFidelity, model.Parity, model.Verdict, model.Stage, Measurement, Contract, Port]
+VALUES += [
+    model.Compression,
+    model.TensorFidelity,
+    model.Parity,
+    model.Verdict,
+    model.Stage,
+    Measurement,
+    Contract,
+    Port,
+]
 
 
 def documented(heading: str) -> set[str]:

@@ -27,7 +27,7 @@ from edgekit.passes import (
 )
 from edgekit.passes.rewrite import Pass, unique_names
 
-PASSES: tuple[Pass, ...] = (
+PLAIN: tuple[Pass, ...] = (
     known.refuse_unsized,
     constants.fold_constants,
     constants.remove_idle_nodes,
@@ -42,6 +42,9 @@ PASSES: tuple[Pass, ...] = (
     recurrent.plain_recurrences,
     longhand.spell_out,
     longhand.largest_first,
+)
+PASSES: tuple[Pass, ...] = (
+    *PLAIN,
     canonical.simplify_powers,
     canonical.divide_by_multiplying,
     canonical.inverse_powers,
@@ -64,6 +67,20 @@ PASSES: tuple[Pass, ...] = (
     known.refuse_unrewritten,
     known.refuse_unsound,
 )
+
+
+OPENING: tuple[Pass, ...] = (*PLAIN, gelu.fuse_gelu, constants.remove_unused)
+
+
+def opened(model: ir.Model) -> ir.Model:
+    """A copy with constants folded and nothing idle, that can still be trained: BatchNormalization stays."""
+    from edgekit.frontends.onnx import infer_shapes
+
+    copy = model.clone()
+    for step in OPENING:
+        step(copy)
+    unique_names(copy.graph)
+    return infer_shapes(copy)
 
 
 def prepare(model: ir.Model, quantized: bool = False) -> ir.Model:

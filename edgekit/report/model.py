@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.audit.facts import AuditedOp
@@ -50,6 +50,21 @@ class CalibrationFacts:
     samples: int
     range: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class Compression:
+    """One ``[[compress]]`` step and the float network after it. ``metric`` is None where nothing evaluates.
+
+    ``nonzero`` counts the weights that are not zero, ``facts`` is what the method itself says.
+    """
+
+    method: str
+    parameters: int
+    nonzero: int
+    macs: int
+    metric: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,6 +157,7 @@ class Report:
     gates: tuple[Verdict, ...] = ()
     warnings: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
+    compression: tuple[Compression, ...] = ()
 
     def __post_init__(self) -> None:
         """Holds other parts' JSON as it is read back: lists, not tuples."""

@@ -236,7 +236,22 @@ def lines(report: Report) -> list[tuple[str, str]]:
         ("model", _model(report)),
         ("source check", _source_check(report)),
     ]
-    return [(label, line) for label, line in found if line]
+    steps = [(f"compress {n}", _compression(report, n)) for n in range(1, len(report.compression) + 1)]
+    return [(label, line) for label, line in (*found, *steps) if line]
+
+
+def _compression(report: Report, number: int) -> str:
+    """``channel-prune: 62.8 M multiply-adds (0.50x), 201 k parameters (0.74x), top1 79.6 %; share kept 0.5``."""
+    step = report.compression[number - 1]
+    before = report.compression[number - 2] if number > 1 else report.model
+    sizes = (("multiply-adds", step.macs, before.macs), ("parameters", step.parameters, before.parameters))
+    said = [f"{text.count(now)} {what} ({now / max(was, 1):.2f}x)" for what, now, was in sizes]
+    if step.nonzero < step.parameters:
+        said.append(f"{text.count(step.nonzero)} of them not zero")
+    if step.metric is not None and report.evaluation is not None:
+        said.append(f"{report.evaluation.metric} {text.percent(step.metric)}")
+    facts = [_fact(key, value) for key, value in step.facts.items() if isinstance(value, int | float | str)]
+    return f"{step.method}: {', '.join(said)}{'; ' if facts else ''}{', '.join(facts)}"
 
 
 def _model(report: Report) -> str:

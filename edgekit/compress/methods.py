@@ -1,0 +1,5 @@
+"""Every method of ``[[compress]]``: importing this declares them."""
+
+from edgekit.compress.steps import METHODS, Context, Outcome, Step, read_step
+
+__all__ = ["METHODS", "Context", "Outcome", "Step", "read_step"]

@@ -1,0 +1,155 @@
+"""``[[compress]]``: what methods there are, what keys each reads, and how one is run on the graph.
+
+A method is declared once, as an op is: a dataclass of its settings, whose field names are its keys in ``edgekit.toml``,
+and a function ``(graph, settings, context) -> Outcome``.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import onnx_ir as ir
+
+from edgekit.compress.module import from_torch, to_torch
+from edgekit.compress.training import Training, train
+from edgekit.errors import ConfigError
+from edgekit.progress import Progress
+from edgekit.samples import Sample
+from edgekit.toml_table import Table, near_misses
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may use: training samples, those that calibrate, progress, and where a checkpoint may lie."""
+
+    training: Iterable[Sample]
+    calibration: Iterable[Sample]
+    progress: Progress
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A compressed graph, and what is to say of it, JSON values by name."""
+
+    graph: ir.Model
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One declared method."""
+
+    name: str
+    settings: type
+    run: Callable[[ir.Model, Any, Context], Outcome]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One ``[[compress]]`` table, read.
+
+    Every method has the keys ``data`` (what trains, in place of the calibration data) and ``keep_if`` (what the step
+    must win on the target to stay).
+    """
+
+    method: Method
+    settings: Any
+    data: str | None = None
+    keep_if: str | None = None
+
+    def run(self, graph: ir.Model, context: Context) -> Outcome:
+        """Run the method on an opened graph (``passes.opened``), which stays as it is."""
+        return self.method.run(graph, self.settings, context)
+
+
+METHODS: dict[str, Method] = {}
+KEEP_IF = ("latency",)
+
+
+def method(name: str, settings: type) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
+    """Declare a method. Raises KeyError when it is declared already."""
+
+    def register(run: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        if name in METHODS:
+            raise KeyError(f"method {name} is declared twice")
+        METHODS[name] = Method(name, settings, run)
+        return run
+
+    return register
+
+
+def read_step(written: Mapping[str, Any], file: str, number: int) -> Step:
+    """A ``[[compress]]`` table. Raises ConfigError naming the key."""
+    table = Table({k: v for k, v in written.items() if k != "method"}, file, f"compress[{number}]")
+    name = str(written["method"])
+    if name not in METHODS:
+        hint = near_misses(name, METHODS) or f"; known: {', '.join(METHODS)}"
+        raise ConfigError(f"{file}:compress[{number}].method: {name!r} is no method{hint}")
+    found = METHODS[name]
+    step = Step(found, read_settings(found.settings, table), table.text("data"), table.choice("keep_if", KEEP_IF))
+    table.close()
+    return step
+
+
+def read_settings(kind: type, table: Table) -> Any:
+    """The dataclass ``kind`` from a table: a field is a key, its type what is accepted, its default what is left out.
+
+    Fields that are dataclasses take their keys from the same table. Raises ConfigError.
+    """
+    hints = get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for item in fields(kind):
+        wanted = hints[item.name]
+        if hasattr(wanted, "__dataclass_fields__"):
+            given[item.name] = read_settings(wanted, table)
+            continue
+        value = _value(table, item.name, wanted)
+        if value is not None:
+            given[item.name] = value
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise table.need(item.name)
+    return kind(**given)
+
+
+def _value(table: Table, key: str, wanted: Any) -> Any:
+    if get_origin(wanted) in (Union, types.UnionType):
+        wanted = next(arm for arm in get_args(wanted) if arm is not type(None))
+    if get_origin(wanted) is Literal:
+        return table.choice(key, get_args(wanted))
+    if get_origin(wanted) is tuple:
+        return table.texts(key) if get_args(wanted)[0] is str else table.numbers(key)
+    readers: dict[Any, Callable[[str], Any]] = {
+        bool: table.flag,
+        int: table.integer,
+        float: table.number,
+        str: table.text,
+    }
+    return readers[wanted](key)
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Settings of ``fine-tune``."""
+
+    training: Training = field(default_factory=Training)
+
+
+@method("fine-tune", FineTune)
+def fine_tune(graph: ir.Model, settings: FineTune, context: Context) -> Outcome:
+    """Train the graph on labelled data."""
+    return trained(graph, settings.training, context)
+
+
+def trained(graph: ir.Model, how: Training, context: Context, **more: Any) -> Outcome:
+    """The graph after training, with its last losses as facts; ``more`` goes to ``training.train``."""
+    module = to_torch(graph)
+    history = train(module, context.training, how, context.progress, resume=context.checkpoint, **more)
+    facts: dict[str, Any] = {"epochs": len(history.losses), "loss": history.losses[-1] if history.losses else None}
+    if history.accuracy:
+        facts |= {"validation_loss": history.validation[-1], "validation_accuracy": history.accuracy[-1]}
+    return Outcome(from_torch(module), facts)

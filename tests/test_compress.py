@@ -1,0 +1,157 @@
+"""The graph as a torch module and back; ``[[compress]]`` in a build."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch_nets
+from op_cases import CASES, Case
+from small_graphs import Builder
+
+from edgekit.build import build
+from edgekit.compress.functions import FUNCTIONS, PLAIN
+from edgekit.compress.methods import METHODS, read_step
+from edgekit.compress.module import SHAPED, arrays_of, from_torch, to_torch
+from edgekit.errors import ConfigError, UnsupportedError
+from edgekit.frontends import load_source
+from edgekit.graph import OPSET
+from edgekit.passes import opened
+from edgekit.project import load_project
+from edgekit.reference import Reference
+
+TRAINED = [case for case in CASES if case.op in {*FUNCTIONS, *SHAPED}]
+
+
+@pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
+def test_torch_computes_what_onnx_does(case: Case) -> None:
+    builder = Builder()
+    out = case.build(builder, builder.input(*case.shape))
+    graph = opened(builder.model(out))
+    try:
+        module = to_torch(graph)
+    except UnsupportedError as error:
+        pytest.skip(str(error.problems[0]))
+    (sample,) = builder.samples(1, case.low, case.high)
+    wanted = Reference(graph).run(sample)[str(graph.graph.outputs[0].name)]
+    with torch.no_grad():
+        found = module(*(torch.from_numpy(sample[str(v.name)]) for v in graph.graph.inputs))
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - set(PLAIN)))
+def test_signature_is_the_schema(name: str) -> None:
+    schema = onnx.defs.get_schema(name, OPSET)
+    parameters = inspect.signature(FUNCTIONS[name]).parameters.values()
+    inputs = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    assert inputs == [one.name for one in schema.inputs][: len(inputs)]
+    assert {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} == set(schema.attributes)
+
+
+def small() -> Any:
+    """A convolution with BatchNormalization and a linear layer, as a graph that can be trained."""
+    loaded = load_source("torch_nets:small", None, {"x": [1, 3, 8, 8]}, Path(__file__).parent)
+    return opened(loaded.model)
+
+
+def test_a_round_trip_keeps_every_number_and_name() -> None:
+    graph = small()
+    module = to_torch(graph)
+    assert set(torch_nets.small().state_dict()) - {"bn.num_batches_tracked"} <= set(module.state_dict())
+    back = from_torch(module)
+    for name, value in graph.graph.initializers.items():
+        np.testing.assert_array_equal(back.graph.initializers[name].const_value.numpy(), value.const_value.numpy())
+
+
+def test_training_moves_batch_statistics_and_evaluation_does_not() -> None:
+    module = to_torch(small())
+    before = arrays_of(module)
+    x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)) + 1
+    module(x)
+    assert all(np.array_equal(a, before[n]) for n, a in arrays_of(module).items())
+    module.train()
+    module(x)
+    moved = {name for name, array in arrays_of(module).items() if not np.array_equal(array, before[name])}
+    assert moved == {"bn.running_mean", "bn.running_var"}
+
+
+def test_a_batch_gives_what_each_sample_gives() -> None:
+    module = to_torch(small())
+    x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        apart = torch.cat([module(x[i : i + 1]) for i in range(5)])
+        torch.testing.assert_close(module(x), apart, rtol=1e-4, atol=1e-5)
+
+
+PROJECT = """
+[model]
+source = "torch_nets:small"
+[model.inputs.x]
+shape = [1, 3, 8, 8]
+[calibration]
+data = "data.npz"
+[evaluation]
+data = "data.npz"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a model that a build can train, and data with labels that its inputs show."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(160) % 5
+    x = draw.normal(0, 0.5, (160, 3, 8, 8)).astype(np.float32)
+    x[np.arange(160), labels % 3] += (labels[:, None, None] - 2).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=labels)
+    (tmp_path / "torch_nets.py").write_text((Path(__file__).parent / "torch_nets.py").read_text())
+    return tmp_path
+
+
+def test_a_build_trains_and_says_what_it_won(project: Path) -> None:
+    file = project / "edgekit.toml"
+    file.write_text(PROJECT + '[[compress]]\nmethod = "fine-tune"\nepochs = 8\nbatch = 16\nrate = 0.05\n')
+    (first,) = build(load_project(file), ["raspberry-pi-4-litert"], project / "out")
+    (step,) = first.compression
+    assert step.method == "fine-tune" and step.parameters == first.model.parameters
+    assert step.metric is not None and first.evaluation is not None
+    assert step.metric > first.evaluation.float_value + 0.2  # drawn weights know nothing
+    assert first.evaluation.artifact_value > step.metric - 0.05
+    file.write_text(file.read_text() + "[gates]\nsize = '1 MB'\n")
+    (again,) = build(load_project(file), ["raspberry-pi-4-litert"], project / "out")
+    assert next(s for s in again.stages if s.name == "compress: fine-tune").cached
+    assert again.artifact.sha256 == first.artifact.sha256
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"method": "fine-tun"}, r"compress\[0\].method: 'fine-tun' is no method; did you mean fine-tune"),
+        ({"method": "fine-tune", "epoch": 3}, r"compress\[0\].epoch: unknown key; did you mean epochs"),
+        ({"method": "fine-tune", "optimizer": "sgdd"}, r"compress\[0\].optimizer: 'sgdd' is not one of sgd, nesterov"),
+        ({"method": "fine-tune", "epochs": "many"}, r"compress\[0\].epochs: .*a whole number"),
+    ],
+)
+def test_what_is_wrong_with_a_step_is_said(written: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_step(written, "edgekit.toml", 0)
+
+
+def test_every_method_is_declared_with_a_docstring() -> None:
+    assert all(found.run.__doc__ and found.settings.__doc__ for found in METHODS.values())
+
+
+def test_a_step_that_does_not_pay_on_the_target_is_taken_back(project: Path) -> None:
+    file = project / "edgekit.toml"
+    step = '[[compress]]\nmethod = "fine-tune"\nepochs = 1\nbatch = 32\nkeep_if = "latency"\n'
+    file.write_text(PROJECT + step)
+    (report,) = build(load_project(file), ["raspberry-pi-4-litert"], project / "out")
+    (found,) = report.compression
+    assert found.facts["kept"] is False and found.facts["latency raspberry-pi-4-litert"] > 0.5
+    file.write_text(PROJECT)
+    (plain,) = build(load_project(file), ["raspberry-pi-4-litert"], project / "out")
+    assert plain.artifact.sha256 == report.artifact.sha256

@@ -12,29 +12,11 @@ from small_graphs import Builder, floating, quantized
 
 from edgekit.classes import PINNED
 from edgekit.compress.channel_cut import Cut, without
+from edgekit.compress.channel_prune import Masked
 from edgekit.compress.channels import Channels
-from edgekit.compress.module import GraphModule
 from edgekit.graph import Array, attributes, constant, shape_of
 from edgekit.passes import opened
 from edgekit.reference import Reference
-
-
-class Masked(GraphModule):
-    """A graph in which the elements of some classes are zero in every tensor."""
-
-    def __init__(self, channels: Channels, removed: set[int]) -> None:
-        self.masks: dict[str, torch.Tensor] = {}
-        super().__init__(channels.model)
-        for name, numbers in channels.numbers.items():
-            self.masks[name] = torch.from_numpy(~np.isin(channels.classes.of(numbers), list(removed)))
-        for name in self.held:
-            if name in self.masks:  # a constant that is data
-                place, leaf = self._held[name]
-                setattr(place, leaf, torch.nn.Parameter(torch.where(self.masks[name], self.tensor(name), 0.0)))
-
-    def seen(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        mask = self.masks.get(name)
-        return tensor if mask is None else torch.where(mask, tensor, torch.zeros_like(tensor))
 
 
 def norm(b: Builder, x: str, channels: int) -> str:
@@ -241,7 +223,8 @@ def test_what_is_left_is_the_whole_with_those_channels_at_zero(net: Net) -> None
     for seed in range(3):
         removed = drawn(channels, seed)
         cut = without(channels, removed)
-        masked = Masked(channels, removed).eval()
+        masked = Masked(channels)
+        masked.remove(removed)
         for sample in builder.samples(2):
             with torch.no_grad():
                 wanted = masked(*(torch.from_numpy(value) for value in sample.values())).numpy()

@@ -51,7 +51,12 @@ class Size:
     ways: Sequence[tuple[str, str]]
 
 
-FULL = Size(10, 12_000, 5_000, [(c, "global") for c in ("l1", "l2", "taylor", "random")] + [("l1", "layer")])
+FULL = Size(
+    10,
+    12_000,
+    5_000,
+    [(c, "global") for c in ("l1", "l2", "taylor", "random")] + [(c, "layer") for c in ("l1", "taylor")],
+)
 SHORT = Size(1, 4_000, 1_000, [("l1", "global"), ("taylor", "global"), ("l1", "layer")])
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.artifact import STORED, ArtifactFile, read_artifact
+from edgekit.classes import PINNED
 from edgekit.contract import Contract
 from edgekit.errors import ConfigError, DataError
 from edgekit.graph import Array, activations, selects
@@ -23,7 +24,7 @@ from edgekit.layout import decide, identity
 from edgekit.named import ForeignCode, load_named
 from edgekit.progress import Progress
 from edgekit.quant import numerics
-from edgekit.quant.equalize import PINNED, Channels
+from edgekit.quant.equalize import Channels
 from edgekit.quant.from_qdq import lift
 from edgekit.quant.masks import SURE, masked
 from edgekit.quant.plan import QParams

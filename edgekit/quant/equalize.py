@@ -14,74 +14,28 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgekit.classes import MOVES, PINNED, Classes, Numbering
 from edgekit.graph import Array, activations, attributes, clip_bounds, constant, is_float, shape_of
 from edgekit.progress import Progress
 from edgekit.quant.reconstruct import with_constants
 from edgekit.reference import Reference
 from edgekit.samples import Sample
 
-PINNED = 0  # the class of what has no factor
 WIDEST = 16.0  # a channel counts as at least 1 / so much of the widest beside it: samples may not show its peak
 STEPS = 8  # of a factor in each octave: the same on every machine
 SWAPPED = ("MatMul", "ConvTranspose")  # their weights have inputs before outputs
 
 
-class Classes:
-    """Numbers that belong together (union-find); the smallest of a class stands for it."""
-
-    def __init__(self) -> None:
-        self._parent = [PINNED]
-
-    def __len__(self) -> int:
-        return len(self._parent)
-
-    def new(self, count: int) -> Array:
-        """So many new numbers, each a class of its own."""
-        start = len(self._parent)
-        self._parent += range(start, start + count)
-        return np.arange(start, start + count)
-
-    def join(self, a: Array, b: Array) -> None:
-        """Make one class of each pair."""
-        for one, other in set(zip(*(x.reshape(-1).tolist() for x in np.broadcast_arrays(a, b)), strict=True)):
-            low, high = sorted((self._find(one), self._find(other)))
-            self._parent[high] = low
-
-    def _find(self, number: int) -> int:
-        while self._parent[number] != number:
-            self._parent[number] = number = self._parent[self._parent[number]]
-        return number
-
-    def of(self, numbers: Array) -> Array:
-        """The class of each number."""
-        return np.asarray([self._find(n) for n in numbers.reshape(-1).tolist()], np.int64).reshape(numbers.shape)
-
-
-class Channels:
-    """The channels of a graph as classes that must have one factor each.
-
-    ``numbers[name]`` are those of a tensor's elements; an axis along which all are alike has length 1.
-    """
+class Channels(Numbering):
+    """The channels of a graph as classes that must have one factor each; the pinned ones have none."""
 
     def __init__(self, graph: ir.Graph) -> None:
-        self.classes = Classes()
-        self.numbers: dict[str, Array] = {}
+        super().__init__()
         self.pin(graph.inputs)
         for node in graph:
             self._pass(node)
         self.pin(graph.outputs)
         self._pin_mixed()
-
-    def of(self, value: ir.Value) -> Array:
-        """The class of each channel of a computed value; an axis along which all are alike has length 1."""
-        return self.classes.of(self.numbers[str(value.name)])
-
-    def along(self, value: ir.Value, axis: int) -> Array:
-        """The class of each index of one axis; what differs along the others becomes one class."""
-        numbers = np.moveaxis(self.numbers[str(value.name)], axis, 0)
-        numbers = numbers.reshape(len(numbers), -1)
-        self.classes.join(numbers[:, :1], numbers)
-        return np.broadcast_to(self.classes.of(numbers[:, 0]), (shape_of(value)[axis],))
 
     def join(self, values: Sequence[ir.Value]) -> Array:
         """One factor for what lies at the same place of all."""
@@ -89,17 +43,6 @@ class Channels:
         for numbers in rest:
             self.classes.join(first, numbers)
         return np.broadcast_arrays(first, *rest)[0]
-
-    def full(self, value: ir.Value) -> Array:
-        """The number of every element."""
-        return np.broadcast_to(self.numbers[str(value.name)], shape_of(value))
-
-    def pin(self, values: Iterable[ir.Value]) -> None:
-        """No factor for any of these."""
-        for value in values:
-            rank = len(value.shape) if value.shape is not None else 0
-            numbers = self.numbers.setdefault(str(value.name), np.full((1,) * rank, PINNED))
-            self.classes.join(numbers, np.asarray(PINNED))
 
     def _pass(self, node: ir.Node) -> None:
         """Number the outputs of a node."""
@@ -115,8 +58,7 @@ class Channels:
         if found is None:
             self.pin((*read, *node.outputs))
             return
-        for value, numbers in zip(node.outputs, found, strict=True):
-            self.numbers[str(value.name)] = _compact(numbers)
+        self.give(node.outputs, found)
 
     def _pin_mixed(self) -> None:
         """A tensor with a channel that has no factor has none at all: its parts would drift apart."""
@@ -125,14 +67,6 @@ class Channels:
             for numbers in self.numbers.values():
                 if (self.classes.of(numbers) == PINNED).any():
                     self.classes.join(numbers, np.asarray(PINNED))
-
-
-def _compact(numbers: Array) -> Array:
-    for axis in range(numbers.ndim):
-        first = numbers.take([0], axis)
-        if numbers.shape[axis] > 1 and (numbers == first).all():
-            numbers = first
-    return np.ascontiguousarray(numbers)
 
 
 def weights_of(node: ir.Node) -> Array | None:
@@ -198,30 +132,14 @@ def _concat(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Sequence
     return [np.concatenate([channels.full(value) for value in read], attributes(node)["axis"])]
 
 
-def _split(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Sequence[Array] | None:
-    axis = int(attributes(node).get("axis", 0))
-    ends = np.cumsum([shape_of(value)[axis] for value in node.outputs])[:-1]
-    return np.split(channels.full(read[0]), ends, axis)
-
-
-def _reshape(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Sequence[Array] | None:
-    return [channels.full(read[0]).reshape(shape_of(node.outputs[0]))]
-
-
-def _transpose(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Sequence[Array] | None:
-    return [channels.numbers[str(read[0].name)].transpose(attributes(node).get("perm"))]
-
-
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("Identity", "LeakyRelu", "PRelu", "Abs", "Neg"), _same),
     **dict.fromkeys(("Relu", "Clip"), _clip),
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Pad"), _spatial),
     **dict.fromkeys(("Add", "Sub", "Max", "Min"), _together),
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
+    **MOVES,
     "Concat": _concat,
     "Mul": _product,
-    "Split": _split,
-    "Transpose": _transpose,
 }
 
 

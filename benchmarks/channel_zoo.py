@@ -1,0 +1,84 @@
+"""Remove half of every layer's channels in each architecture of the zoo: what is left against the whole, masked.
+
+    python benchmarks/channel_zoo.py [NAME ...]
+
+The masked network computes every channel and zeroes those that were removed, so both have to say the same. What is cut
+also has to go through the passes before calibration. An architecture whose ops have no training form cannot be masked.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shared
+import torch
+import zoo_models
+
+from edgekit.compress.channel_cut import Cut, without
+from edgekit.compress.channel_prune import Masked
+from edgekit.compress.channels import Channels
+from edgekit.errors import EdgekitError
+from edgekit.frontends import load_source
+from edgekit.passes import opened, prepare
+from edgekit.reference import Reference
+
+SOUND_DB = 60.0
+SAMPLES = 2
+
+
+def main() -> None:
+    """Examine each architecture and end with 1 when one is unsound."""
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {}
+    for name in sys.argv[1:] or zoo_models.ZOO:
+        started = time.perf_counter()
+        try:
+            found = examined(name)
+        except EdgekitError as error:
+            found = {"refused": str(error).splitlines()[0]}
+        results[name] = found
+        print(f"{name}: {found} ({time.perf_counter() - started:.1f} s)", flush=True)
+    cut = [found for found in results.values() if "snr_db" in found]
+    worst = min((found["snr_db"] for found in cut), default=0.0)
+    floors = [shared.at_least(f"dB between cut and masked, the worst of {len(cut)} architectures", worst, SOUND_DB)]
+    shared.finish("channel_zoo", {"zoo": {"architectures": results, "floors": floors}})
+
+
+def examined(name: str) -> dict[str, Any]:
+    """How many layers can be cut, the share of MACs and parameters left, and how well cut and masked agree."""
+    entry = zoo_models.ZOO[name]
+    shapes = {key: tuple(item.shape) for key, item in entry.inputs.items()}
+    channels = Channels(opened(load_source(f"zoo_models:{name}", None, shapes, Path(__file__).parent).model))
+    if not channels.layers:
+        return {"layers": 0}
+    random = np.random.default_rng(0)
+    halves = [random.choice(layer.classes, len(layer.classes) // 2, replace=False) for layer in channels.layers]
+    removed = np.concatenate(halves).tolist()
+    before, after = Cut(channels, ()), Cut(channels, removed)
+    facts: dict[str, Any] = {
+        key: round(after.cost(key) / max(1, before.cost(key)), 3) for key in ("macs", "parameters")
+    }
+    cut = without(channels, removed)
+    masked, reference = Masked(channels), Reference(prepare(cut))
+    masked.remove(removed)
+    signal = noise = 0.0
+    for sample in entry.samples(SAMPLES, 1):
+        inputs = [torch.from_numpy(sample[str(value.name)]) for value in channels.graph.inputs]
+        wanted = masked.outputs(inputs).numpy().reshape(-1).astype(np.float64)
+        values = reference.run(sample)
+        found = np.concatenate([values[key].reshape(-1) for key in reference.outputs])
+        signal += float((wanted**2).sum())
+        noise += float(((wanted - found) ** 2).sum())
+    return {
+        "layers": len(channels.layers),
+        **facts,
+        "snr_db": round(float(10 * np.log10(signal / max(noise, 1e-30))), 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

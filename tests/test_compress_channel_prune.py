@@ -1,0 +1,236 @@
+"""``channel-prune``: what goes by which criterion, how far, and what is said when it cannot be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from small_graphs import Builder
+from test_compress_channels import (
+    block,
+    depthwise,
+    flattened,
+    fused_heads,
+    head,
+    norm,
+    perceptron,
+    plain,
+    residual,
+    upsampled,
+)
+
+from edgekit.audit import audit
+from edgekit.compress import channel_prune
+from edgekit.compress.channel_prune import ChannelPrune, Masked, Slimming, chosen
+from edgekit.compress.channels import Channels
+from edgekit.compress.importance import importance
+from edgekit.compress.module import to_torch
+from edgekit.compress.steps import Context, Outcome, read_step, run_step
+from edgekit.errors import ConfigError, DataError, ModelError
+from edgekit.graph import constant, shape_of
+from edgekit.passes import opened
+from edgekit.progress import SilentProgress
+from edgekit.reference import Reference, serialize
+from edgekit.samples import Sample
+
+
+def opened_graph(net: Any, seed: int = 0) -> tuple[ir.Model, list[Sample]]:
+    builder = Builder(seed)
+    graph = opened(builder.model(net(builder)))
+    return graph, [Sample(values, i % 4) for i, values in enumerate(builder.samples(64))]
+
+
+def pruned(graph: ir.Model, samples: list[Sample], **keys: Any) -> Outcome:
+    written = {"method": "channel-prune", "multiple": 1, "fine_tune": False, **keys}
+    found, settings, _ = read_step(written, "edgekit.toml", 0)
+    return run_step(graph, found, settings, Context(samples, samples, SilentProgress()))
+
+
+@pytest.mark.parametrize("goal", ["macs", "parameters", "bytes"])
+@pytest.mark.parametrize("net", [residual, depthwise, flattened, perceptron, fused_heads, upsampled])
+def test_the_goal_is_reached_and_hardly_passed(net: Any, goal: str) -> None:
+    graph, samples = opened_graph(net)
+    outcome = pruned(graph, samples, **{goal: 0.7})
+    before, after = outcome.facts[goal]
+    assert 0.4 * before < after <= 0.7 * before
+    if goal == "macs":
+        assert (audit(serialize(graph)).macs, audit(serialize(outcome.graph)).macs) == (before, after)
+    reference = Reference(outcome.graph)
+    assert np.isfinite(reference.run(samples[0].inputs)[reference.outputs[0]]).all()
+    assert all(kept >= 1 for _, kept in outcome.facts["layers"].values())
+
+
+def test_the_given_graph_stays() -> None:
+    graph, samples = opened_graph(residual)
+    before = serialize(graph)
+    pruned(graph, samples, macs=0.5)
+    assert serialize(graph) == before
+
+
+def faint(b: Builder) -> str:
+    """Channels 1, 4 and 6 of the first layer have small weights and a small factor."""
+    weights = b.rng.normal(0, 0.4, (8, 3, 3, 3)).astype(np.float32)
+    gamma = np.linspace(0.8, 1.2, 8).astype(np.float32)
+    for channel in (1, 4, 6):
+        weights[channel] *= 0.01
+        gamma[channel] *= 0.01
+    y = b.node("Conv", b.input(1, 3, 8, 8), b.const(weights), pads=[1] * 4)
+    y = b.node("BatchNormalization", y, b.const(gamma), *(b.const(np.full(8, v, np.float32)) for v in (0, 0, 1)))
+    return head(b, b.node("Relu", y), 8)
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "taylor", "bn-gamma"])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_what_matters_least_goes(criterion: str, scope: str) -> None:
+    graph, samples = opened_graph(faint)
+    outcome = pruned(graph, samples, criterion=criterion, scope=scope, parameters=0.66)
+    weights = constant(graph.graph.initializers["c0"])
+    left = constant(outcome.graph.graph.initializers["c0"])
+    assert weights is not None and left is not None
+    np.testing.assert_array_equal(left, weights[[0, 2, 3, 5, 7]])
+
+
+def test_random_is_drawn_from_the_seed() -> None:
+    graph, samples = opened_graph(plain)
+    one, same, other = (pruned(graph, samples, criterion="random", macs=0.5, seed=seed) for seed in (0, 0, 1))
+    assert serialize(one.graph) == serialize(same.graph) != serialize(other.graph)
+
+
+def test_taylor_is_the_first_order_of_what_the_loss_changes_by() -> None:
+    """Against gates behind each channel: the gradient of the loss by a gate at 1."""
+    graph, samples = opened_graph(flattened)
+    channels = Channels(graph)
+    scores = importance(channels, "taylor", samples[:32], 0)
+    module = to_torch(channels.model)
+    gates = {}
+    for layer, name in zip(channels.layers, ("batchnormalization1", "gemm5"), strict=True):
+        gates[name] = (layer, torch.ones(len(layer.classes), requires_grad=True))
+
+    def seen(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if name not in gates:
+            return tensor
+        gate = gates[name][1]
+        return tensor * gate.reshape(1, -1, *(1,) * (tensor.ndim - 2))
+
+    module.seen = seen  # type: ignore[method-assign]
+    inputs = torch.from_numpy(np.concatenate([next(iter(s.inputs.values())) for s in samples[:32]]))
+    labels = torch.tensor([s.label for s in samples[:32]])
+    torch.nn.functional.cross_entropy(module(inputs), labels).backward()
+    for layer, gate in gates.values():
+        assert gate.grad is not None
+        np.testing.assert_allclose(scores[list(layer.classes)], gate.grad.numpy() ** 2, rtol=1e-3, atol=1e-12)
+
+
+def test_kernels_get_the_multiples_they_like() -> None:
+    def wide(b: Builder) -> str:
+        y = block(b, block(b, b.input(1, 3, 8, 8), 3, 24), 24, 20)
+        return head(b, block(b, y, 20, 16, group=2), 16)
+
+    graph, samples = opened_graph(wide)
+    layers = Channels(graph).layers
+    assert sorted((len(layer.classes), layer.width) for layer in layers) == [(8, 2), (10, 2), (24, 1)]
+    kept = pruned(graph, samples, macs=0.5, multiple=8).facts["layers"]
+    counts = {len(layer.classes) * layer.width: kept[layer.name][1] * layer.width for layer in layers}
+    assert all(count % 8 == 0 or count == whole for whole, count in counts.items())
+    assert any(count < whole for whole, count in counts.items())
+
+
+def test_every_layer_keeps_its_least() -> None:
+    graph, samples = opened_graph(residual)
+    kept = pruned(graph, samples, macs=0.5, least=0.6).facts["layers"].values()
+    assert all(left >= 0.6 * count for count, left in kept)
+
+
+def test_the_scan_spares_the_layer_that_hurts() -> None:
+    """Of two layers alike, one is multiplied away behind it: that one is cut."""
+
+    def idle(b: Builder) -> str:
+        x = b.input(1, 3, 8, 8)
+        one, two = (b.conv(block(b, x, 3, 8), 8, 4) for _ in range(2))
+        return head(b, b.node("Add", one, b.node("Mul", two, b.const(np.float32(1e-3)))), 4)
+
+    graph, samples = opened_graph(idle)
+    counts = list(pruned(graph, samples, scope="layer", macs=0.75).facts["layers"].values())
+    assert counts[0] == [8, 8] and counts[1][1] < 8
+
+
+def test_masking_is_undone() -> None:
+    graph, samples = opened_graph(plain)
+    channels = Channels(graph)
+    module = Masked(channels)
+    inputs = [torch.from_numpy(next(iter(samples[0].inputs.values())))]
+    whole = module.outputs(inputs)
+    module.remove(channels.layers[0].classes[:4])
+    assert not torch.equal(module.outputs(inputs), whole)
+    module.remove(())
+    assert torch.equal(module.outputs(inputs), whole)
+
+
+def test_samples_are_taken_from_all_over_the_data() -> None:
+    samples = [Sample({}, i) for i in range(10)]
+    assert [s.label for s in channel_prune._spread(samples, 3)] == [0, 3, 6]
+    assert [s.label for s in channel_prune._spread(iter(samples), 3)] == [0, 1, 2]
+    assert len(list(channel_prune._spread(samples, 50))) == 10
+
+
+def test_slimming_drives_factors_down_where_nothing_holds_them() -> None:
+    graph, samples = opened_graph(plain)
+    settings = ChannelPrune("bn-gamma", macs=0.5, penalty=0.0)
+    module = to_torch(graph)
+    free, driven = Slimming(module, settings), Slimming(module, ChannelPrune("bn-gamma", macs=0.5, penalty=0.5))
+    found, batch = {"y": torch.zeros(2, 4)}, ([torch.zeros(1)], torch.tensor([0, 1]))
+    factors = sum(float(factor.detach().abs().sum()) for factor in driven.factors)
+    assert float((driven(found, "y", batch) - free(found, "y", batch)).detach()) == pytest.approx(0.5 * factors)
+
+    def mean_factor(**keys: Any) -> float:
+        outcome = pruned(graph, samples, criterion="bn-gamma", macs=0.6, sparse_epochs=4, rate=0.02, batch=8, **keys)
+        nodes = [node for node in outcome.graph.graph if node.op_type == "BatchNormalization"]
+        return float(np.mean([np.abs(constant(node.inputs[1])).mean() for node in nodes]))  # type: ignore[arg-type]
+
+    assert mean_factor(penalty=0.05) < mean_factor(penalty=0.0) - 0.03
+
+
+def test_layers_without_batch_normalization_are_left_by_bn_gamma() -> None:
+    def half(b: Builder) -> str:
+        y = b.node("Relu", norm(b, b.conv(b.input(1, 3, 8, 8), 3, 8), 8))
+        return head(b, b.node("Relu", b.conv(y, 8, 6)), 6)
+
+    graph, samples = opened_graph(half)
+    facts = pruned(graph, samples, criterion="bn-gamma", macs=0.6).facts["layers"]
+    assert [count == kept for count, kept in facts.values()] == [False, True]
+
+
+def test_what_is_cut_is_trained() -> None:
+    graph, samples = opened_graph(plain)
+    outcome = pruned(graph, samples, macs=0.6, fine_tune=True, epochs=6, rate=0.05, batch=16, validation=0.25)
+    bare = pruned(graph, samples, macs=0.6)
+    assert outcome.facts["epochs"] == 6 and {"loss", "validation_accuracy"} <= set(outcome.facts)
+    shapes = [{n: shape_of(v) for n, v in o.graph.graph.initializers.items()} for o in (outcome, bare)]
+    assert shapes[0] == shapes[1]
+    assert serialize(outcome.graph) != serialize(bare.graph)
+
+
+def test_what_reaches_no_goal_says_how_far_it_came() -> None:
+    graph, samples = opened_graph(plain)
+    with pytest.raises(ModelError, match=r"channel-prune: macs = 0.01 cannot be reached, 0\.\d\d is left at least"):
+        pruned(graph, samples, macs=0.01)
+    with pytest.raises(ModelError, match="lower multiple or least, or choose another criterion"):
+        pruned(graph, samples, macs=0.5, multiple=64)
+
+
+def test_a_goal_is_one_share() -> None:
+    with pytest.raises(ConfigError, match="give one of macs, parameters, bytes, not none"):
+        ChannelPrune()
+    with pytest.raises(ConfigError, match="not macs and bytes"):
+        ChannelPrune(macs=0.5, bytes=0.5)
+    with pytest.raises(ConfigError, match=r"macs is the share to be left, between 0 and 1, not 2\.0"):
+        ChannelPrune(macs=2.0)
+
+
+def test_taylor_needs_labels() -> None:
+    graph, samples = opened_graph(plain)
+    with pytest.raises(DataError, match="has no labels, which criterion taylor needs"):
+        chosen(Channels(graph), ChannelPrune("taylor", macs=0.5), [Sample(samples[0].inputs)])

@@ -24,7 +24,7 @@ from shared import DATA, NETWORKS, TFLITE
 from edgekit.audit import audit_file
 from edgekit.compress import channel_prune  # noqa: F401 - registers its method
 from edgekit.compress.module import to_torch
-from edgekit.compress.steps import Context, read_step, run_step
+from edgekit.compress.steps import Context, read_step
 from edgekit.frontends import load_graph
 from edgekit.measure import compare
 from edgekit.passes import opened
@@ -82,8 +82,7 @@ def measured(size: Size, folder: Path) -> dict[str, Any]:
     keys = TRAINING | {"epochs": size.epochs}
 
     def ran(model: ir.Model, step: Mapping[str, Any]) -> tuple[ir.Model, Mapping[str, Any]]:
-        found, settings, _ = read_step(step, "benchmarks", 0)
-        outcome = run_step(model, found, settings, context)
+        outcome = read_step(step, "benchmarks", 0).run(model, context)
         return outcome.graph, outcome.facts
 
     models = {CONTROL: graph}

@@ -28,7 +28,7 @@ from edgekit.compress.channel_prune import ChannelPrune, Masked, Slimming, chose
 from edgekit.compress.channels import Channels
 from edgekit.compress.importance import importance
 from edgekit.compress.module import to_torch
-from edgekit.compress.steps import Context, Outcome, read_step, run_step
+from edgekit.compress.steps import Context, Outcome, read_step
 from edgekit.errors import ConfigError, DataError, ModelError
 from edgekit.graph import constant, shape_of
 from edgekit.passes import opened
@@ -45,8 +45,7 @@ def opened_graph(net: Any, seed: int = 0) -> tuple[ir.Model, list[Sample]]:
 
 def pruned(graph: ir.Model, samples: list[Sample], **keys: Any) -> Outcome:
     written = {"method": "channel-prune", "multiple": 1, "fine_tune": False, **keys}
-    found, settings, _ = read_step(written, "edgekit.toml", 0)
-    return run_step(graph, found, settings, Context(samples, samples, SilentProgress()))
+    return read_step(written, "edgekit.toml", 0).run(graph, Context(samples, samples, SilentProgress()))
 
 
 @pytest.mark.parametrize("goal", ["macs", "parameters", "bytes"])

@@ -82,13 +82,12 @@ def train(
     progress: Progress,
     loss: Loss | None = None,
     resume: Path | None = None,
-    after_step: Callable[[GraphModule], None] | None = None,
 ) -> History:
     """Train a module in place. With ``resume``, a killed run goes on from its last epoch, to the same result.
 
-    ``after_step`` sees the module after each step (a mask is put back on, say). Raises DataError where data is missing.
+    Raises DataError where data is missing.
     """
-    return _Run(module, samples, how, progress, loss or Loss(how.smoothing), resume, after_step).run()
+    return _Run(module, samples, how, progress, loss or Loss(how.smoothing), resume).run()
 
 
 class _Run:
@@ -102,10 +101,9 @@ class _Run:
         progress: Progress,
         loss: Loss,
         resume: Path | None,
-        after_step: Callable[[GraphModule], None] | None,
     ) -> None:
         self.module, self.how, self.progress, self.loss = module, how, progress, loss
-        self.resume, self.after_step = resume, after_step
+        self.resume = resume
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.inputs, self.labels = _stacked(samples, [str(v.name) for v in module.graph.graph.inputs])
         count = len(self.inputs[0])
@@ -169,9 +167,6 @@ class _Run:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.how.clip)
         self.optimizer.step()
         self.history.steps += 1
-        if self.after_step is not None:
-            with torch.no_grad():
-                self.after_step(self.module)
         self._average()
         return total
 

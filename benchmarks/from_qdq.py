@@ -114,7 +114,7 @@ def compare(network: Network, folder: Path) -> dict[str, Any]:
     said = next(line for line in report.warnings if "quantized elsewhere" in line).partition(": ")[2]
     within = found["tflite"]["within_one"]
     floors = [
-        shared.at_least("outputs within one step", within, min(FLOOR, found["itself"]["within_one"])),
+        shared.at_least("outputs within one step", within, FLOOR),
         shared.at_least("the same plan in ONNX, equal", found["onnx"]["equal"], 1.0),
         shared.at_most("steps that a layer differs by, fed the same", layers["worst_steps"], 1),
     ]

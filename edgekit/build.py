@@ -47,7 +47,7 @@ def build(
     with work.stage("load"):
         source = _load(project)
         lifted = lift(source.model)
-        graph, given = lifted.graph, {**lifted.scales, **lifted.copies}
+        graph, given = lifted.graph, lifted.given
     config = emit.resolved(graph, project.quantization, str(project.file))
     precisions = {target: emit.precision_of(graph, target, config.precision) for target in profiles}
     emit.refuse_unsupported(graph, precisions, config, given)

@@ -99,7 +99,8 @@ class _Compiler:
             return [b64encode(serialize(outcome.graph)).decode(), dict(outcome.facts)]
 
         stored, facts = work.remembered("compress", depends_on, found)
-        checkpoint.unlink(missing_ok=True)
+        for left in checkpoint.parent.glob(f"{checkpoint.stem}.*"):
+            left.unlink()
         return ir.from_proto(onnx.ModelProto.FromString(b64decode(stored))), facts
 
     def _timed(self, before: Lifted, after: Lifted) -> dict[str, Any]:
@@ -126,8 +127,5 @@ class _Compiler:
         nonzero = sum(int(np.count_nonzero(array)) for array in weights if array is not None)
         metric = None
         if work.evaluation is not None:
-            function = verify.metric_of(work.project.evaluation.metric, work.project.folder)
-            count, said = len(work.evaluation), f"evaluate after {method}"
-            runner = verify.FloatModel(graph)
-            metric = verify.evaluate(runner, work.evaluation, function, work.progress, said, count).value
+            metric = work.judged(verify.FloatModel(graph), work.evaluation, f"evaluate after {method}").value
         return Compression(method, checked.parameters, min(nonzero, checked.parameters), checked.macs, metric, facts)

@@ -30,7 +30,7 @@ from edgekit.project import METRICS, Project, QuantizationConfig
 from edgekit.quant import calibrate, equalize, memory, reconstruct
 from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.mixed import crushed
-from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
 from edgekit.reference import serialize
@@ -63,11 +63,6 @@ class Basis:
     equal: ir.Model
     ranges: Mapping[str, Range]
     kept: Mapping[str, Range]
-
-    @property
-    def given(self) -> Mapping[str, QParams]:
-        """The scales that the model came with."""
-        return {**self.lifted.scales, **self.lifted.copies}
 
 
 @dataclass
@@ -102,7 +97,7 @@ class Work:
     compression: list[Compression] = field(default_factory=list)
     compress_steps: list[Any] = field(default_factory=list)
     _cached: bool = False
-    _float_results: dict[str, verify.Result] = field(default_factory=dict)
+    _float_result: verify.Result | None = None
 
     @contextmanager
     def stage(self, name: str, target: str = "") -> Iterator[None]:
@@ -152,7 +147,7 @@ class Work:
         """The graph in the form that a target runs, and its plan."""
         graph = basis.equal if needs_calibration(precision) else basis.lifted.graph
         form = emit.form(graph, target, precision, config.recurrent)
-        rules = emit.rules_of(target, form.nodes(config.float_nodes), basis.given)
+        rules = emit.rules_of(target, form.nodes(config.float_nodes), basis.lifted.given)
         return form, plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
 
     def built(self, target: Target, precision: str, basis: Basis, config: QuantizationConfig) -> Built:
@@ -256,16 +251,16 @@ class Work:
             built.float_latency = glance(beside, built.target.threads)
 
     def _evaluated(self, built: Built, graph: ir.Model, samples: Samples) -> Evaluation:
-        name = self.project.evaluation.metric
-        metric = verify.metric_of(name, self.project.folder)
-        if not self._float_results:
-            floating = verify.FloatModel(graph)
-            self._float_results["float"] = verify.evaluate(
-                floating, samples, metric, self.progress, "evaluate float", len(samples)
-            )
+        if self._float_result is None:
+            self._float_result = self.judged(verify.FloatModel(graph), samples, "evaluate float")
         runner = verify.ArtifactModel(built.artifact.data)
-        result = verify.evaluate(runner, samples, metric, self.progress, f"evaluate {built.target.name}", len(samples))
-        return verify.compared(name, self._float_results["float"], result)
+        result = self.judged(runner, samples, f"evaluate {built.target.name}")
+        return verify.compared(self.project.evaluation.metric, self._float_result, result)
+
+    def judged(self, runner: verify.Runner, samples: Samples, title: str) -> verify.Result:
+        """The project's metric of a model."""
+        metric = verify.metric_of(self.project.evaluation.metric, self.project.folder)
+        return verify.evaluate(runner, samples, metric, self.progress, title, len(samples))
 
     def model_facts(self, graph: ir.Model, calibrated: bool) -> dict[str, Any]:
         """What all reports of this build say alike."""

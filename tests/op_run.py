@@ -102,7 +102,7 @@ def _formed(op: str, form: str, precision: str) -> Result:
     least = float(EXACT)
     for given in _layers(op, form):
         layer = recurrent.layer(op, **given)
-        source, samples = layer.model(*layer.ends), layer.samples()
+        source, samples = layer.network(), layer.samples()
         wanted = recurrent.wanted(source, samples)
         for target in FORMS[form]:
             try:

@@ -36,7 +36,6 @@ class Builder:
     def __init__(self, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
         self.inputs: list[onnx.ValueInfoProto] = []
-        self.ends: list[str] = []  # what a test has set as the outputs
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
 

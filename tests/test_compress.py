@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,15 @@ from edgekit.build import build
 from edgekit.compress.functions import FUNCTIONS, PLAIN
 from edgekit.compress.methods import METHODS, read_step
 from edgekit.compress.module import SHAPED, arrays_of, from_torch, to_torch
+from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError, UnsupportedError
 from edgekit.frontends import load_source
 from edgekit.graph import OPSET
 from edgekit.passes import opened
+from edgekit.progress import SilentProgress
 from edgekit.project import load_project
 from edgekit.reference import Reference
+from edgekit.samples import Sample
 
 TRAINED = [case for case in CASES if case.op in {*FUNCTIONS, *SHAPED}]
 
@@ -155,3 +160,65 @@ def test_a_step_that_does_not_pay_on_the_target_is_taken_back(project: Path) -> 
     file.write_text(PROJECT)
     (plain,) = build(load_project(file), ["raspberry-pi-4-litert"], project / "out")
     assert plain.artifact.sha256 == report.artifact.sha256
+
+
+class EndError(Exception):
+    """Stands for the end of a process."""
+
+
+class Mortal(SilentProgress):
+    """Progress that ends its process after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Callable[[], None]]:
+        def step() -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise EndError
+
+        yield step
+
+
+def labelled(count: int = 48) -> list[Sample]:
+    draw = np.random.default_rng(0)
+    return [Sample({"x": draw.normal(i % 5, 1, (1, 3, 8, 8)).astype(np.float32)}, i % 5) for i in range(count)]
+
+
+def test_a_training_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    how = Training(epochs=5, batch=8, rate=0.05, validation=0.25, patience=2, ema=0.9, optimizer="adam")
+    whole, again, samples = to_torch(small()), to_torch(small()), labelled()
+    wanted = train(whole, samples, how, SilentProgress())
+    with pytest.raises(EndError):
+        train(again, samples, how, Mortal(11), resume=tmp_path / "training.pt")
+    assert (tmp_path / "training.pt").is_file()
+    found = train(to_torch(small()), samples, how, SilentProgress(), resume=tmp_path / "training.pt")
+    assert found == wanted
+    other = to_torch(small())
+    train(other, samples, how, SilentProgress(), resume=tmp_path / "training.pt")
+    for name, array in arrays_of(whole).items():
+        np.testing.assert_array_equal(arrays_of(other)[name], array)
+
+
+def test_parts_of_a_batch_add_up_to_it() -> None:
+    """Without BatchNormalization, whose statistics are of a part."""
+    builder = Builder()
+    x = builder.node("Flatten", builder.conv(builder.input(1, 3, 8, 8), 3, 4, (3, 3)))
+    graph = opened(builder.model(builder.node("Gemm", x, builder.weights(144, 5))))
+    results = []
+    for parts in (1, 4):
+        module = to_torch(graph)
+        how = Training(epochs=1, batch=16, accumulate=parts, l1=1e-3, decay=0.0)
+        train(module, labelled(), how, SilentProgress())
+        results.append(arrays_of(module))
+    for name, array in results[0].items():
+        np.testing.assert_allclose(results[1][name], array, rtol=1e-4, atol=1e-6)
+
+
+def test_waiting_ends_a_training() -> None:
+    how = Training(epochs=50, batch=8, rate=1.0, validation=0.25, patience=2)
+    history = train(to_torch(small()), labelled(), how, SilentProgress())
+    assert len(history.losses) < 50
+    assert len(history.validation) - 1 - int(np.argmin(history.validation)) == 2

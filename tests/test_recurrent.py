@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,19 @@ TIME, BATCH, WIDTH, HIDDEN = 7, 2, 5, 6
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
-def layer(op: str, ends: tuple[int, ...] = (0,), fed: bool = False, time: int = TIME, **given: Any) -> Builder:
+class Layer(Builder):
+    """A graph of one layer; ``ends`` are those of its outputs that the model has."""
+
+    ends: Sequence[str] = ()
+
+    def network(self) -> ir.Model:
+        """The layer as a model."""
+        return self.model(*self.ends)
+
+
+def layer(op: str, ends: tuple[int, ...] = (0,), fed: bool = False, time: int = TIME, **given: Any) -> Layer:
     """One layer; ``ends`` are the outputs that the model has, ``fed`` makes its initial states inputs."""
-    b = Builder(3)
+    b = Layer(3)
     x = b.input(BATCH, time, WIDTH) if given.get("layout") else b.input(time, BATCH, WIDTH)
     ways, rows = 2 if given.get("direction") == "bidirectional" else 1, GATES[op] * HIDDEN
     constants = [b.uniform(-0.5, 0.5, ways, rows, n) for n in (WIDTH, HIDDEN)] + [b.uniform(-0.3, 0.3, ways, 2 * rows)]
@@ -104,7 +114,7 @@ LAYERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 def test_float(name: str, target: Target, form: str) -> None:
     op, given = LAYERS[name]
     b = layer(op, **given)
-    source, samples = b.model(*b.ends), b.samples()
+    source, samples = b.network(), b.samples()
     found = outputs(built(source, samples, target, "float32", form), samples)
     for real, got in zip(wanted(source, samples), found, strict=True):
         for a, c in zip(real, got, strict=True):
@@ -118,7 +128,7 @@ def test_float(name: str, target: Target, form: str) -> None:
 def test_int8(name: str, target: Target, form: str) -> None:
     op, given = LAYERS[name]
     b = layer(op, **given)
-    source, samples = b.model(*b.ends), b.samples()
+    source, samples = b.network(), b.samples()
     artifact = built(source, samples, target, "int8", form)
     assert audit(artifact.data).precision == "int8"
     assert snr(wanted(source, samples), outputs(artifact, samples)) > 27
@@ -127,7 +137,7 @@ def test_int8(name: str, target: Target, form: str) -> None:
 @pytest.mark.parametrize("precision", ["float32", "int8", "dynamic-int8", "float16"])
 def test_a_fused_lstm_forgets_the_run_before(precision: str) -> None:
     b = layer("LSTM", (0, 1))
-    source, samples = b.model(*b.ends), b.samples()
+    source, samples = b.network(), b.samples()
     artifact = built(source, samples, LITERT, precision, "fused")
     assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in [op.code for op in tflite_bytes.read(artifact.data).ops]
     found = outputs(artifact, [samples[0], samples[1], samples[0]])
@@ -139,7 +149,7 @@ def test_a_fused_lstm_forgets_the_run_before(precision: str) -> None:
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_int16_keeps_more(form: str) -> None:
     b = layer("GRU", linear_before_reset=1)
-    source, samples = b.model(*b.ends), b.samples()
+    source, samples = b.network(), b.samples()
     artifact = built(source, samples, LITERT, "int16x8", form)
     assert snr(wanted(source, samples), outputs(artifact, samples)) > 40
 
@@ -161,7 +171,7 @@ def test_initial_states_that_were_learned(target: Target, form: str, precision: 
 @pytest.mark.parametrize("op", ["LSTM", "GRU"])
 def test_a_microcontroller_has_the_operators_of_its_own_choice(op: str) -> None:
     b = layer(op, time=23)
-    source, samples = b.model(*b.ends), b.samples()
+    source, samples = b.network(), b.samples()
     emit.refuse_unsupported(prepare(source), {TFLM: "int8"}, QuantizationConfig())
     artifact = built(source, samples, TFLM, "int8", None)
     ops = tflite_bytes.read(artifact.data).ops
@@ -176,7 +186,7 @@ def test_a_microcontroller_has_the_operators_of_its_own_choice(op: str) -> None:
 def test_forms_say_the_same() -> None:
     """A loop and its steps written out run the same integers."""
     b = layer("LSTM", time=10)
-    source, samples = b.model(*b.ends), b.samples()
+    source, samples = b.network(), b.samples()
     loop, unrolled = (outputs(built(source, samples, LITERT, "int8", form), samples) for form in ("loop", "unrolled"))
     for a, c in zip(loop, unrolled, strict=True):
         np.testing.assert_array_equal(a[0], c[0])
@@ -184,7 +194,7 @@ def test_forms_say_the_same() -> None:
 
 def test_a_loop_is_small_and_reads_back() -> None:
     b = layer("GRU", time=100)
-    source, samples = b.model(*b.ends), b.samples()
+    source, samples = b.network(), b.samples()
     loop, unrolled = (built(source, samples, LITERT, "int8", form) for form in ("loop", "unrolled"))
     assert len(loop.data) < len(unrolled.data) / 5
     (turn,) = [op for op in tflite_bytes.read(loop.data).ops if op.code == "WHILE"]
@@ -207,7 +217,7 @@ def test_who_reads_the_last_step_keeps_no_sequence() -> None:
 
 def test_a_cell_state_is_cut_where_that_helps() -> None:
     b = layer("LSTM", time=40)
-    source = b.model(*b.ends)
+    source = b.network()
     graph = prepare(source)
     (node,) = steps.recurrent_nodes(graph.graph)
     wide = {f"{node.name}/memory": (-100.0, 100.0)}
@@ -232,7 +242,7 @@ def test_a_cell_state_is_cut_where_that_helps() -> None:
 def test_what_no_form_has_is_refused(given: dict[str, Any], said: str) -> None:
     b = layer("LSTM", **given)
     with pytest.raises(UnsupportedError, match=said):
-        prepare(b.model(*b.ends))
+        prepare(b.network())
 
 
 def test_peepholes_and_lengths_are_refused() -> None:
@@ -311,13 +321,13 @@ def test_weights_that_are_computed_are_refused() -> None:
 )
 def test_a_form_that_a_node_cannot_have_is_refused(target: Target, precision: str, form: str) -> None:
     b = layer("GRU")
-    graph = prepare(b.model(*b.ends))
+    graph = prepare(b.network())
     with pytest.raises(UnsupportedError, match=rf"has no form {form} in {precision}; unrolled is always there"):
         emit.refuse_unsupported(graph, {target: precision}, QuantizationConfig(recurrent=form))
 
 
 def test_a_runtime_with_whole_operators_gets_int8_weights() -> None:
     b = layer("GRU")
-    graph = prepare(b.model(*b.ends))
+    graph = prepare(b.network())
     assert emit.precision_of(graph, ORT, None) == "dynamic-int8"
     assert emit.precision_of(graph, LITERT, None) == "int8"

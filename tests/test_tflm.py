@@ -63,7 +63,7 @@ def test_a_convolutional_network(tmp_path: Path) -> None:
 )
 def test_a_recurrent_layer(op: str, ends: tuple[int, ...], code: str) -> None:
     b = layer(op, ends, time=10)
-    source, samples = b.model(*b.ends), b.samples()
+    source, samples = b.network(), b.samples()
     artifact = built(source, samples, TARGET, "int8", None)
     assert code in " ".join(op.code for op in tflite_bytes.read(artifact.data).ops)
     alike(artifact.data, integers((10, 2, 5)), steps=2)  # what one step rounds otherwise, the next ones read

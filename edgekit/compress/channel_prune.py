@@ -23,7 +23,7 @@ from edgekit.compress.channels import Channels, Layer
 from edgekit.compress.importance import Criterion, importance
 from edgekit.compress.module import GraphModule, from_torch, to_torch
 from edgekit.compress.steps import Context, Outcome, method, trained
-from edgekit.compress.training import Batch, Loss, Training, train
+from edgekit.compress.training import Batch, Loss, Training, stacked, train
 from edgekit.errors import ConfigError, ModelError
 from edgekit.graph import Array
 from edgekit.samples import Sample
@@ -163,7 +163,8 @@ def _by_damage(
     channels: Channels, layers: Sequence[Sequence[list[int]]], samples: Iterable[Sample], settings: ChannelPrune
 ) -> list[list[int]]:
     """All blocks by how much the outputs change when a layer alone is cut so far; between two depths evenly."""
-    inputs = _inputs(channels, _spread(samples, settings.scan))
+    names = [str(value.name) for value in channels.graph.inputs]
+    inputs, _ = stacked(_spread(samples, settings.scan), names)
     module = Masked(channels)
     wanted = module.outputs(inputs)
     found: list[tuple[float, list[int]]] = []
@@ -184,12 +185,6 @@ def _spread(samples: Iterable[Sample], count: int) -> Iterable[Sample]:
     """So many of the samples, from all over them: data may be sorted by class."""
     step = max(1, len(samples) // count) if isinstance(samples, Sized) else 1
     return itertools.islice(samples, 0, step * count, step)
-
-
-def _inputs(channels: Channels, samples: Iterable[Sample]) -> list[torch.Tensor]:
-    held = list(samples)
-    names = [str(value.name) for value in channels.graph.inputs]
-    return [torch.from_numpy(np.concatenate([sample.inputs[name] for sample in held])) for name in names]
 
 
 class Masked(GraphModule):

@@ -7,6 +7,7 @@ ONNX operator of the same name.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ PLAIN: dict[str, Callable[..., Any]] = {
     "Div": torch.div, "Equal": torch.eq, "Erf": torch.erf, "Exp": torch.exp, "Floor": torch.floor,
     "Greater": torch.gt, "GreaterOrEqual": torch.ge, "HardSwish": F.hardswish, "Identity": lambda x: x,
     "Less": torch.lt, "LessOrEqual": torch.le, "Log": torch.log, "MatMul": torch.matmul, "Mish": F.mish,
+    "Max": lambda *x: reduce(torch.maximum, x), "Min": lambda *x: reduce(torch.minimum, x),
     "Mul": torch.mul, "Neg": torch.neg, "Not": torch.logical_not, "Or": torch.logical_or, "Pow": torch.pow,
     "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x), "Reciprocal": torch.reciprocal, "Relu": F.relu,
     "Round": torch.round, "Sigmoid": torch.sigmoid, "Sign": torch.sign, "Sin": torch.sin, "Softplus": F.softplus,
@@ -180,24 +182,6 @@ _reduce("ReduceMax", torch.amax)
 _reduce("ReduceMin", torch.amin)
 _reduce("ReduceL2", lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep))
 _reduce("ReduceSumSquare", lambda x, axes, keep: torch.sum(x * x, axes, keep))
-
-
-@op("Max")
-def max_(*data_0: Tensor) -> Tensor:
-    """The largest, element by element."""
-    found = data_0[0]
-    for value in data_0[1:]:
-        found = torch.maximum(found, value)
-    return found
-
-
-@op("Min")
-def min_(*data_0: Tensor) -> Tensor:
-    """The smallest, element by element."""
-    found = data_0[0]
-    for value in data_0[1:]:
-        found = torch.minimum(found, value)
-    return found
 
 
 @op("Einsum")

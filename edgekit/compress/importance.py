@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from edgekit.compress.channels import PRODUCERS, Channels
 from edgekit.compress.module import GraphModule, to_torch
+from edgekit.compress.training import Batch, stacked
 from edgekit.errors import DataError
 from edgekit.graph import Array, attributes, constant
 from edgekit.passes.rewrite import single_reader
@@ -93,6 +94,7 @@ def _taylor(channels: Channels, samples: Iterable[Sample]) -> Array:
     for inputs, labels in _batches(samples, names):
         module.zero_grad(set_to_none=True)
         scores = module.run(inputs, [output])[output].flatten(1)
+        assert labels is not None
         functional.cross_entropy(scores, labels).backward()  # type: ignore[no-untyped-call]
         changed = np.zeros_like(total)
         for node, classes in makers(channels):
@@ -124,19 +126,14 @@ def _first_order(module: GraphModule, node: ir.Node) -> Array:
     return made
 
 
-def _batches(samples: Iterable[Sample], names: list[str]) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+def _batches(samples: Iterable[Sample], names: list[str]) -> Iterator[Batch]:
     held: list[Sample] = []
     for sample in samples:
         if sample.label is None:
             raise DataError("training data: has no labels, which criterion taylor needs; l1 and l2 do without")
         held.append(sample)
         if len(held) == BATCH:
-            yield _stacked(held, names)
+            yield stacked(held, names)
             held = []
     if held:
-        yield _stacked(held, names)
-
-
-def _stacked(held: list[Sample], names: list[str]) -> tuple[list[torch.Tensor], torch.Tensor]:
-    inputs = [torch.from_numpy(np.concatenate([sample.inputs[name] for sample in held])) for name in names]
-    return inputs, torch.tensor([int(sample.label) for sample in held])
+        yield stacked(held, names)

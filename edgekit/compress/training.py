@@ -105,7 +105,7 @@ class _Run:
         self.module, self.how, self.progress, self.loss = module, how, progress, loss
         self.resume = resume
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.inputs, self.labels = _stacked(samples, [str(v.name) for v in module.graph.graph.inputs])
+        self.inputs, self.labels = stacked(samples, [str(v.name) for v in module.graph.graph.inputs])
         count = len(self.inputs[0])
         held_out = int(how.validation * count)
         order = np.random.default_rng(how.seed).permutation(count)
@@ -122,21 +122,20 @@ class _Run:
         with self.progress.task("train", self.how.epochs * self.per_epoch) as step:
             for _ in range(self.epoch * self.per_epoch):
                 step()
-            best, waited = math.inf, 0
-            while self.epoch < self.how.epochs:
+            while self.epoch < self.how.epochs and not self._waited_enough():
                 self._one_epoch(step)
                 self.epoch += 1
                 self._judge()
                 self._save()
-                if self.how.patience and self.history.validation:
-                    waited = 0 if self.history.validation[-1] < best else waited + 1
-                    best = min(best, self.history.validation[-1])
-                    if waited >= self.how.patience:
-                        break
         if self.average:
             self.module.load_state_dict(self.average)
         self.module.eval().to("cpu")
         return self.history
+
+    def _waited_enough(self) -> bool:
+        """Whether so many epochs were no better than the best before them."""
+        seen = self.history.validation
+        return bool(self.how.patience and seen) and len(seen) - 1 - int(np.argmin(seen)) >= self.how.patience
 
     def _one_epoch(self, step: Callable[[], None]) -> None:
         draw = np.random.default_rng((self.how.seed, self.epoch))
@@ -158,9 +157,10 @@ class _Run:
         for part in np.array_split(picks, self.how.accumulate):
             batch = self._batch(part)
             found = self.module.run(batch[0], [self.output, *self.loss.names])
-            value = self.loss(found, self.output, batch) * (len(part) / len(picks))
+            value = self.loss(found, self.output, batch)
             if self.how.l1:
                 value = value + self.how.l1 * sum(p.abs().sum() for p in weights_of(self.module))
+            value = value * (len(part) / len(picks))
             value.backward()  # type: ignore[no-untyped-call]
             total += float(value.detach())
         if self.how.clip:
@@ -259,8 +259,8 @@ def weights_of(module: GraphModule) -> Iterator[nn.Parameter]:
     yield from (p for p in module.parameters() if p.ndim > 1)
 
 
-def _stacked(samples: Iterable[Sample], names: Sequence[str]) -> tuple[list[Tensor], Tensor | None]:
-    """All samples in memory: inputs by the order of ``names``, and labels where every sample has one."""
+def stacked(samples: Iterable[Sample], names: Sequence[str]) -> tuple[list[Tensor], Tensor | None]:
+    """Samples as one batch: inputs in the order of ``names``, and labels where every sample has one."""
     found: list[list[Any]] = [[] for _ in names]
     labels: list[Any] = []
     for sample in samples:

@@ -12,6 +12,7 @@ from edgekit.emitters.tflite_graph import Graph, Op, Tensor
 from edgekit.graph import units
 from edgekit.layout import decide
 from edgekit.ops.context import Operand
+from edgekit.quant import numerics
 
 if TYPE_CHECKING:
     from edgekit.emitters.lowering import Lowering
@@ -54,7 +55,7 @@ class _Step:
 
     def graph(self, fed: Sequence[Tensor], empty: Sequence[Tensor]) -> Graph:
         """The subgraph: pick what this step takes, run, and put what it gives in its place."""
-        counter = _like(_counter("counter", 0), "counter")
+        counter = Tensor("counter", (), "int32")
         sequences = [_like(t, f"fed/{i}") for i, t in enumerate(fed)]
         for sequence, now in zip(sequences, self._now, strict=True):
             self._ops.append(Op("GATHER", (sequence, counter), (now,), {"axis": 0, "batch_dims": 0}))
@@ -98,8 +99,6 @@ def _counter(name: str, value: int) -> Tensor:
 
 
 def _number(name: str, values: np.ndarray, like: Tensor) -> Tensor:
-    from edgekit.quant import numerics
-
     data = values.astype(like.dtype) if like.quant is None else numerics.quantize(values, like.quant)
     return Tensor(name, data.shape, like.dtype, like.quant, data)
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgekit.emitters.constants import Constants
 from edgekit.emitters.tflite_graph import Graph, Op, Tensor
-from edgekit.graph import MEMORY, Array, Unit, attributes, constant, dtype_of, is_float, shape_of
+from edgekit.graph import MEMORY, Array, Unit, attributes, constant, dtype_of, shape_of
 from edgekit.layout import Layouts, Perm, identity
 from edgekit.ops import OPS, Layout, LoweringError, Quant
 from edgekit.ops.context import Operand
@@ -303,8 +303,3 @@ class Lowering(Constants):
         producer = self._producer.get(tensor)
         fused = producer.options.get("fused_activation_function") if producer is not None else None
         return producer is not None and (fused in ("RELU", "RELU6") or producer.code in ("RELU", "RELU6", "LOGISTIC"))
-
-
-def is_activation(value: ir.Value | None) -> bool:
-    """Whether a value is a floating-point tensor that is computed or fed."""
-    return is_float(value) and constant(value) is None

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ops.context import Array, Operand, Tfl, full
+from edgekit.ops.context import PLAIN, Array, Operand, Tfl, full
 from edgekit.ops.declare import NUMBERS, Layout, Quant, Scale, op, unsupported
 from edgekit.quant.plan import QParams
 
-NONE = {"fused_activation_function": "NONE"}
 FIRST = Quant(inputs=(0,))
 UNIT = Quant(scale=Scale.FIXED, fixed=(1 / 256, -128))  # logistic and softmax: [0, 1)
 SIGNED_UNIT = Quant(scale=Scale.FIXED, fixed=(1 / 128, 0))
@@ -74,13 +73,13 @@ def _steeper_elu(tfl: Tfl, X: Operand, alpha: float, output: Any) -> Any:
     above = _step(tfl, "RELU", X)
     below = _step(tfl, "SUB", _step(tfl, "ELU", X), above)
     scaled = _step(tfl, "MUL", below, tfl.number(alpha, tfl.out))
-    return tfl.add("ADD", [above, scaled], output, **NONE)
+    return tfl.add("ADD", [above, scaled], output, **PLAIN)
 
 
 def _step(tfl: Tfl, code: str, *inputs: Any) -> Any:
     """A float operator between the input and the output of a node, of their shape."""
     return tfl.add(
-        code, inputs, tfl.temp(tfl.out.shape, tfl.out), **(NONE if code in ("ADD", "SUB", "MUL", "DIV") else {})
+        code, inputs, tfl.temp(tfl.out.shape, tfl.out), **(PLAIN if code in ("ADD", "SUB", "MUL", "DIV") else {})
     )
 
 
@@ -98,7 +97,7 @@ def selu(
         tfl.lookup(X, lambda x: gamma * np.where(x < 0, alpha * np.expm1(x), x))
     else:
         steep = _steeper_elu(tfl, X, alpha, tfl.temp(tfl.out.shape, tfl.out))
-        tfl.add("MUL", [steep, tfl.number(gamma, tfl.out)], **NONE)
+        tfl.add("MUL", [steep, tfl.number(gamma, tfl.out)], **PLAIN)
 
 
 @op("Celu", since=12, layout=Layout.ANY)
@@ -108,7 +107,7 @@ def celu(tfl: Tfl, X: Operand, *, alpha: float = 1.0) -> None:
         tfl.lookup(X, lambda x: np.where(x < 0, alpha * np.expm1(x / alpha), x))
     else:
         small = _step(tfl, "ELU", _step(tfl, "MUL", X, tfl.number(1 / alpha, tfl.out)))
-        tfl.add("MUL", [small, tfl.number(alpha, tfl.out)], **NONE)
+        tfl.add("MUL", [small, tfl.number(alpha, tfl.out)], **PLAIN)
 
 
 @op("ThresholdedRelu", since=10, layout=Layout.ANY)
@@ -138,7 +137,7 @@ def softsign(tfl: Tfl, input: Operand) -> None:
     if tfl.quantized:
         tfl.lookup(input, lambda x: x / (1 + np.abs(x)))
     else:
-        tfl.add("DIV", [input, _step(tfl, "ADD", _step(tfl, "ABS", input), tfl.number(1.0, tfl.out))], **NONE)
+        tfl.add("DIV", [input, _step(tfl, "ADD", _step(tfl, "ABS", input), tfl.number(1.0, tfl.out))], **PLAIN)
 
 
 @op("Mish", since=18, layout=Layout.ANY)
@@ -147,7 +146,7 @@ def mish(tfl: Tfl, X: Operand) -> None:
     if tfl.quantized:
         tfl.lookup(X, lambda x: x * np.tanh(np.logaddexp(x, 0)))
     else:
-        tfl.add("MUL", [X, _step(tfl, "TANH", _softplus(tfl, X, tfl.temp(tfl.out.shape, tfl.out)))], **NONE)
+        tfl.add("MUL", [X, _step(tfl, "TANH", _softplus(tfl, X, tfl.temp(tfl.out.shape, tfl.out)))], **PLAIN)
 
 
 @op("Sigmoid", since=13, layout=Layout.ANY, quant=UNIT)

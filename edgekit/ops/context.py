@@ -12,6 +12,7 @@ from edgekit.ops.declare import Quant
 from edgekit.quant.plan import QParams
 
 Array = NDArray[Any]
+PLAIN = {"fused_activation_function": "NONE"}  # options of an operator that could take an activation in
 
 
 class Tensor(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ops.context import Array, Operand, Tfl
+from edgekit.ops.context import PLAIN, Array, Operand, Tfl
 from edgekit.ops.declare import Layout, Quant, op, unsupported
 from edgekit.ops.window import Window, surround, two_dimensional, window
 
@@ -86,9 +86,8 @@ def _deep(tfl: Tfl, X: Operand, W: Operand, B: Operand | None, w: Window) -> Non
     count, out_channels = w.kernel[0], tfl.out.shape[-1]
     apart = (n, w.out[0], height, width, channels)
     parts = [_depths(tfl, source, i * w.dilation[0], w.stride[0], apart) for i in range(count)]
-    none = {"fused_activation_function": "NONE"}
     beside = tfl.temp((*apart[:4], count * channels), X)
-    read = tfl.add("CONCATENATION", parts, beside, axis=4, **none) if count > 1 else parts[0]
+    read = tfl.add("CONCATENATION", parts, beside, axis=4, **PLAIN) if count > 1 else parts[0]
     images: Any = tfl.reshape(read, (n * w.out[0], height, width, count * channels))
     flat = Window(*(axes[1:] for axes in (w.size, w.out, w.kernel, w.stride, w.dilation, w.begin)))
     images, padding = surround(tfl, images, flat)

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ops.context import Array, Operand, Tfl
+from edgekit.ops.context import PLAIN, Array, Operand, Tfl
 from edgekit.ops.declare import ANYTHING, Layout, Quant, Scale, op, unsupported
 
-NONE = {"fused_activation_function": "NONE"}
 SCATTER = Quant(scale=Scale.SHARED, inputs=(0, 2))
 
 
@@ -32,7 +31,7 @@ def _shifted(tfl: Tfl, index: Any, base: Array) -> Any:
     """``index + base``, where that changes something."""
     if not base.any():
         return index
-    return tfl.add("ADD", [index, base], tfl.temp(np.broadcast_shapes(index.shape, base.shape), dtype="int32"), **NONE)
+    return tfl.add("ADD", [index, base], tfl.temp(np.broadcast_shapes(index.shape, base.shape), dtype="int32"), **PLAIN)
 
 
 def _along(tfl: Tfl, indices: Operand, sizes: tuple[int, ...], axis: int, perm: tuple[int, ...]) -> Any:
@@ -45,7 +44,7 @@ def _along(tfl: Tfl, indices: Operand, sizes: tuple[int, ...], axis: int, perm: 
         return base + np.mod(indices.array.transpose(perm), sizes[axis]) * strides[axis]
     index = _narrow(tfl, indices, np.asarray(sizes[axis]))
     if strides[axis] != 1:
-        index = tfl.add("MUL", [index, strides[axis]], tfl.temp(shape, dtype="int32"), **NONE)
+        index = tfl.add("MUL", [index, strides[axis]], tfl.temp(shape, dtype="int32"), **PLAIN)
     return _shifted(tfl, index, base)
 
 
@@ -59,7 +58,7 @@ def _tuples(tfl: Tfl, indices: Operand, sizes: tuple[int, ...], batch: int = 0) 
     index = _narrow(tfl, indices, np.asarray(sizes[batch:]))
     if indices.shape[-1] == 1:
         return _shifted(tfl, tfl.reshape(index, shape), base)
-    steps = tfl.add("MUL", [index, strides[batch:]], tfl.temp(indices.shape, dtype="int32"), **NONE)
+    steps = tfl.add("MUL", [index, strides[batch:]], tfl.temp(indices.shape, dtype="int32"), **PLAIN)
     return _shifted(
         tfl, tfl.add("SUM", [steps, np.asarray([-1])], tfl.temp(shape, dtype="int32"), keep_dims=False), base
     )
@@ -130,14 +129,14 @@ def _scatter(tfl: Tfl, old: Any, index: Any, new: Any, reduction: str) -> None:
     if isinstance(index, np.ndarray) and reduction == "none":
         order = np.arange(count)
         order[index.reshape(-1)] = count + np.arange(parts)
-        both = tfl.add("CONCATENATION", [old, new], tfl.temp((count + parts, row), tfl.out), axis=0, **NONE)
+        both = tfl.add("CONCATENATION", [old, new], tfl.temp((count + parts, row), tfl.out), axis=0, **PLAIN)
         tfl.add("GATHER", [both, order], result, axis=0, batch_dims=0)
         tfl.reshape(result, tfl.out.shape, tfl.out)
         return
     at: Any = index.reshape(parts, 1) if isinstance(index, np.ndarray) else tfl.reshape(index, (parts, 1))
     spread = tfl.add("SCATTER_ND", [at, new, np.asarray([count, row])], tfl.temp((count, row), tfl.out))
     if reduction == "add":
-        tfl.add("ADD", [old, spread], result, **NONE)
+        tfl.add("ADD", [old, spread], result, **PLAIN)
     else:
         ones = np.ones((parts, 1), np.int32)
         hits = tfl.add("SCATTER_ND", [at, ones, np.asarray([count, 1])], tfl.temp((count, 1), dtype="int32"))

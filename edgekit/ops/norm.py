@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ops.context import Operand, Tfl
+from edgekit.ops.context import PLAIN, Operand, Tfl
 from edgekit.ops.declare import Layout, Quant, Scale, op, unsupported
 
-PLAIN = {"fused_activation_function": "NONE"}
 Mean = Callable[[Any], Any]
 
 

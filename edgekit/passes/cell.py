@@ -107,8 +107,10 @@ class Builder:
         given = convenience.convert_attributes({"axis": axis, "num_outputs": len(parts)})
         made = ir.Node("", "Split", [value, None], given, num_outputs=len(parts), name=f"{value.name}/split")
         self._put(made)
-        kept = self.shared[str(value.name)].removeprefix(f"{self.cell.stem}/")
-        return [self.describe(out, part, shape, kept) for out, part in zip(made.outputs, parts, strict=True)]
+        for out, part in zip(made.outputs, parts, strict=True):
+            self.describe(out, part, shape, None)
+            self.shared[str(out.name)] = self.shared[str(value.name)]
+        return list(made.outputs)
 
     def constant(self, part: str, array: Array) -> ir.Value:
         """A constant of the cell, once for all steps."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgekit.graph import attributes, constant, shape_of
-from edgekit.passes.rewrite import add_constant, drop, make, put_in_place
+from edgekit.passes.rewrite import Writer, drop, put_in_place
 
 ELLIPSIS = "0123456789"  # stand for the axes behind "...", aligned from the right
 
@@ -65,28 +64,13 @@ def _parsed(node: ir.Node) -> tuple[list[str], str] | None:
 Term = tuple[ir.Value, str]
 
 
-class _Writer:
+class _Writer(Writer):
     """Adds nodes before an Einsum; values go with the letters of their axes."""
-
-    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
-        self._graph, self._node, self._count = graph, node, 0
-        self._stem = str(node.outputs[0].name)
-
-    def _add(self, op_type: str, inputs: Sequence[ir.Value], shape: Sequence[int], **more: Any) -> ir.Value:
-        self._count += 1
-        made = make(op_type, inputs, self._node.outputs[0], f"{self._stem}/{self._count}", **more)
-        made.outputs[0].shape = ir.Shape(shape)
-        self._graph.insert_before(self._node, made)
-        return made.outputs[0]
-
-    def _constant(self, array: Any) -> ir.Value:
-        self._count += 1
-        return add_constant(self._graph, f"{self._stem}/{self._count}", np.asarray(array))
 
     def last(self, value: ir.Value) -> ir.Value:
         """A value that a node of this Einsum gives, so that it can stand in the Einsum's place."""
-        own = value.producer() is not None and value.name is not None and value.name.startswith(f"{self._stem}/")
-        return value if own else self._add("Identity", [value], shape_of(value))
+        own = value.producer() is not None and value.name is not None and value.name.startswith(f"{self.stem}/")
+        return value if own else self.add("Identity", [value], shape_of(value))
 
     def summed(self, value: ir.Value, term: str, wanted: str) -> Term:
         """Summed over the axes that nothing else wants."""
@@ -95,7 +79,7 @@ class _Writer:
             return value, term
         left = "".join(letter for letter in term if letter in wanted)
         shape = [n for i, n in enumerate(shape_of(value)) if i not in gone]
-        return self._add("ReduceSum", [value, self._constant(gone)], shape, keepdims=0), left
+        return self.add("ReduceSum", [value, self.constant(gone)], shape, keepdims=0), left
 
     def ordered(self, value: ir.Value, term: str, wanted: str) -> ir.Value:
         """Transposed into the order of ``wanted``."""
@@ -104,8 +88,8 @@ class _Writer:
         if order == sorted(order):
             return value
         if array is not None:
-            return self._constant(array.transpose(order))
-        return self._add("Transpose", [value], [shape[i] for i in order], perm=order)
+            return self.constant(array.transpose(order))
+        return self.add("Transpose", [value], [shape[i] for i in order], perm=order)
 
     def shaped(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
         """Reshaped, where that changes something."""
@@ -113,8 +97,8 @@ class _Writer:
         if shape_of(value) == tuple(shape):
             return value
         if array is not None:
-            return self._constant(array.reshape(shape))
-        return self._add("Reshape", [value, self._constant(np.asarray(shape, np.int64))], shape)
+            return self.constant(array.reshape(shape))
+        return self.add("Reshape", [value, self.constant(np.asarray(shape, np.int64))], shape)
 
     def product(self, a: Term, b: Term, wanted: str) -> Term:
         """The product of two, summed over the axes that nothing else wants."""
@@ -132,7 +116,7 @@ class _Writer:
         heads = [size[x] for x in rows] if apart else [i]
         left = self.shaped(self.ordered(*a, "".join((*batch, *rows, *inner))), [*outer, *heads, k])
         right = self.shaped(self.ordered(*b, "".join((*batch, *inner, *columns))), [*outer, k, j])
-        found = self._add("MatMul", [left, right], [*outer, *heads, j])
+        found = self.add("MatMul", [left, right], [*outer, *heads, j])
         term = "".join((*batch, *rows, *columns))
         return self.shaped(found, [size[x] for x in term]), term
 
@@ -144,4 +128,4 @@ class _Writer:
         for value, own in (a, b):
             turned = self.ordered(value, own, "".join(x for x in term if x in own))
             operands.append(self.shaped(turned, [size[x] if x in own else 1 for x in term]))
-        return self._add("Mul", operands, [size[x] for x in term]), term
+        return self.add("Mul", operands, [size[x] for x in term]), term

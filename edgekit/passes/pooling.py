@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.graph import attributes, shape_of
-from edgekit.passes.rewrite import add_constant, drop, make, put_in_place
+from edgekit.passes.rewrite import Writer, drop, put_in_place
 
 PADDING = ("auto_pad", "pads", "strides", "dilations")
 
@@ -29,24 +29,13 @@ def spell_out_pools(model: ir.Model) -> bool:
     return changed
 
 
-class _Writer:
-    """Adds nodes before one that they replace."""
+class _Writer(Writer):
+    """Adds nodes before one of these."""
 
     def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
-        self._graph, self._node, self._count = graph, node, 0
+        super().__init__(graph, node)
         self.source: ir.Value = node.inputs[0]  # type: ignore[assignment]
         self.out = node.outputs[0]
-
-    def add(self, op_type: str, inputs: Sequence[ir.Value], shape: Sequence[int], **more: Any) -> ir.Value:
-        self._count += 1
-        made = make(op_type, inputs, self.out, f"{self.out.name}/{self._count}", **more)
-        made.outputs[0].shape = ir.Shape(shape)
-        self._graph.insert_before(self._node, made)
-        return made.outputs[0]
-
-    def constant(self, array: Any) -> ir.Value:
-        self._count += 1
-        return add_constant(self._graph, f"{self.out.name}/{self._count}", np.asarray(array))
 
     def number(self, value: float) -> ir.Value:
         return self.constant(np.asarray(value, np.float32))

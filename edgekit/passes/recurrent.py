@@ -11,7 +11,7 @@ from onnx_ir import convenience
 
 from edgekit.errors import UnsupportedError
 from edgekit.graph import GATES, Array, attributes, constant, shape_of
-from edgekit.passes.rewrite import add_constant, drop, make, put_in_place, single_reader
+from edgekit.passes.rewrite import Writer, add_constant, drop, make, put_in_place, single_reader
 from edgekit.passes.shuffle import MOVES, moved
 
 STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
@@ -78,9 +78,9 @@ def _problems(node: ir.Node) -> Iterator[str]:
 
 def _directions(graph: ir.Graph, node: ir.Node) -> None:
     """Write a node as one forward node a direction, with the axes that ``layout`` 1 moves moved outside."""
-    given, name, source = attributes(node), str(node.outputs[0].name or node.name), node.inputs[0]
+    given, source = attributes(node), node.inputs[0]
     assert source is not None
-    writer = _Writer(graph, node, name)
+    writer = _Writer(graph, node, source)
     swapped = bool(given.get("layout"))
     steps = writer.turned(source, (1, 0, 2)) if swapped else source
     w, r, b = weights(node)
@@ -104,40 +104,25 @@ def _directions(graph: ir.Graph, node: ir.Node) -> None:
     drop(graph, node)
 
 
-class _Writer:
+class _Writer(Writer):
     """Puts nodes before a recurrent node that is being rewritten."""
-
-    def __init__(self, graph: ir.Graph, node: ir.Node, name: str) -> None:
-        self._graph, self._node, self._name, self._count = graph, node, name, 0
-
-    def _put(self, op_type: str, inputs: list[ir.Value | None], shape: tuple[int, ...], **given: object) -> ir.Value:
-        self._count += 1
-        like = self._node.inputs[0]
-        assert like is not None
-        made = make(op_type, inputs, like, f"{self._name}/{op_type.lower()}{self._count}", **given)
-        made.outputs[0].shape = ir.Shape(shape)
-        self._graph.insert_before(self._node, made)
-        return made.outputs[0]
-
-    def _constant(self, part: str, array: Array) -> ir.Value:
-        return add_constant(self._graph, f"{self._name}/{part}", array)
 
     def turned(self, value: ir.Value, perm: tuple[int, ...]) -> ir.Value:
         shape = shape_of(value)
-        return self._put("Transpose", [value], tuple(shape[i] for i in perm), perm=list(perm))
+        return self.add("Transpose", [value], tuple(shape[i] for i in perm), perm=list(perm))
 
     def backwards(self, value: ir.Value) -> ir.Value:
-        numbers = [self._constant(*item) for item in _BACKWARDS]
-        return self._put("Slice", [value, *numbers], shape_of(value))
+        numbers = [self.constant(number) for number in _BACKWARDS]
+        return self.add("Slice", [value, *numbers], shape_of(value))
 
     def joined(self, values: list[ir.Value], axis: int) -> ir.Value:
         shape = list(shape_of(values[0]))
         shape[axis] = sum(shape_of(value)[axis] for value in values)
-        return self._put("Concat", [*values], tuple(shape), axis=axis)
+        return self.add("Concat", [*values], tuple(shape), axis=axis)
 
     def initial(self, state: int, direction: int, swapped: bool) -> ir.Value | None:
         """The initial state of one direction, (1, batch, hidden); None is zero."""
-        value = self._node.inputs[5 + state] if len(self._node.inputs) > 5 + state else None
+        value = self.node.inputs[5 + state] if len(self.node.inputs) > 5 + state else None
         array = constant(value)
         if value is None or (array is not None and not array.any()):
             return None
@@ -146,8 +131,8 @@ class _Writer:
         count, batch, hidden = shape_of(value)
         if count == 1:
             return value
-        index = self._constant(f"direction{direction}", np.asarray([direction]))
-        return self._put("Gather", [value, index], (1, batch, hidden), axis=0)
+        index = self.constant([direction])
+        return self.add("Gather", [value, index], (1, batch, hidden), axis=0)
 
     def forward(
         self,
@@ -158,37 +143,32 @@ class _Writer:
         which: str,
     ) -> list[ir.Value]:
         time, batch, _ = shape_of(source)
-        hidden, op_type = constants[1].shape[2], self._node.op_type
-        w, r, b = (
-            add_constant(self._graph, str(value.name) + which if value is not None else f"{self._name}/bias{which}", a)
-            for value, a in zip((*self._node.inputs[1:4], None), constants, strict=False)
-        )
+        hidden, op_type = constants[1].shape[2], self.node.op_type
+        held = [*(value.name for value in self.node.inputs[1:4] if value is not None), f"{self.stem}/bias"]
+        w, r, b = (add_constant(self.graph, f"{held[i]}{which}", array) for i, array in enumerate(constants))
         zero = np.zeros((1, batch, hidden), np.float32)
-        first = [self._constant(f"zero{which}", zero) if value is None else value for value in states]
+        first = [self.constant(zero) if value is None else value for value in states]
         given: dict[str, Any] = {"hidden_size": hidden, "activations": list(names)}
         if op_type == "GRU":
-            given["linear_before_reset"] = int(attributes(self._node).get("linear_before_reset", 0))
+            given["linear_before_reset"] = int(attributes(self.node).get("linear_before_reset", 0))
         made = ir.Node(
             "",
             op_type,
             [source, w, r, b, None, *first],
             convenience.convert_attributes(given),
             num_outputs=1 + len(first),
-            name=f"{self._node.name}{which}",
+            name=f"{self.node.name}{which}",
         )
-        shapes = [(time, 1, batch, hidden), *[(1, batch, hidden)] * len(first)]
-        for value, part, shape in zip(made.outputs, ("", "/final", "/cell"), shapes, strict=False):
-            value.name, value.shape, value.type = f"{self._name}{part}{which}", ir.Shape(shape), source.type
-        self._graph.insert_before(self._node, made)
+        for i, value in enumerate(made.outputs):
+            shape = (1, batch, hidden) if i else (time, 1, batch, hidden)
+            value.name, value.shape = f"{self.stem}{('', '/final', '/cell')[i]}{which}", ir.Shape(shape)
+            value.type = source.type
+        self.graph.insert_before(self.node, made)
         return list(made.outputs)
 
 
-_BACKWARDS = (
-    ("starts", np.asarray([-1])),
-    ("ends", np.asarray([np.iinfo(np.int64).min])),
-    ("time_axis", np.asarray([0])),
-    ("step", np.asarray([-1])),
-)
+# Of a Slice along time: where it starts and ends, the axis, and the step.
+_BACKWARDS = ([-1], [np.iinfo(np.int64).min], [0], [-1])
 
 
 def _read_final_state(graph: ir.Graph, node: ir.Node) -> None:

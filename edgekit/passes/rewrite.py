@@ -33,6 +33,30 @@ def make(op_type: str, inputs: Sequence[ir.Value | None], like: ir.Value, name: 
     return node
 
 
+class Writer:
+    """Adds nodes before one that they replace, named after what that gives with a number each, and of its type."""
+
+    def __init__(self, graph: ir.Graph, node: ir.Node, like: ir.Value | None = None) -> None:
+        self.graph, self.node = graph, node
+        self.stem = str(node.outputs[0].name or node.name)
+        self._like, self._count = like or node.outputs[0], 0
+
+    def _next(self) -> str:
+        self._count += 1
+        return f"{self.stem}/{self._count}"
+
+    def add(self, op_type: str, inputs: Sequence[ir.Value | None], shape: Sequence[int], **more: Any) -> ir.Value:
+        """A node with one result of that shape."""
+        made = make(op_type, inputs, self._like, self._next(), **more)
+        made.outputs[0].shape = ir.Shape(shape)
+        self.graph.insert_before(self.node, made)
+        return made.outputs[0]
+
+    def constant(self, array: Any) -> ir.Value:
+        """A new constant."""
+        return add_constant(self.graph, self._next(), np.asarray(array))
+
+
 def unique_names(graph: ir.Graph) -> None:
     """Ensures: no two values have one name. Inputs and outputs keep theirs; of the others the first does."""
     ends = {*graph.inputs, *graph.outputs}

@@ -16,7 +16,6 @@ from edgekit.passes.cell import Builder, Cell, Shared
 from edgekit.passes.recurrent import ACTIVATIONS, activations
 from edgekit.passes.rewrite import drop, make, put_in_place
 
-FORMS = ("whole", "fused", "loop", "unrolled")
 STATES = ("hidden", "memory")
 WHOLE_MEMORY = "memory/whole"  # the range of a cell state that has 16 bits
 STEPS = 5  # of one turn of a loop, at most
@@ -41,7 +40,7 @@ class Shaped:
 
 
 def shaped(model: ir.Model, form_of: Callable[[ir.Node], str]) -> Shaped:
-    """A copy of a prepared model with every recurrent node in the form (of ``FORMS``) that ``form_of`` says."""
+    """A copy of a prepared model, every recurrent node in the form (of ``target.RECURRENT``) that ``form_of`` says."""
     if not recurrent_nodes(model.graph):
         return Shaped(model)
     copy, shared, parts = model.clone(), Shared(), dict[str, list[str]]()

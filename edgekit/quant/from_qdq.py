@@ -43,6 +43,11 @@ class Lifted:
     scales: Mapping[str, QParams] = field(default_factory=dict)
     copies: Mapping[str, QParams] = field(default_factory=dict)
 
+    @property
+    def given(self) -> dict[str, QParams]:
+        """All scales that the plan is to keep."""
+        return {**self.scales, **self.copies}
+
 
 def lift(model: ir.Model) -> Lifted:
     """Prepare a model; if it is quantized, take its scales out.

@@ -298,9 +298,6 @@ def stages(report: Report) -> str:
     return f"{each}; {text.seconds(sum(stage.seconds for stage in report.stages))} in all"
 
 
-FILES = ("plan.json", "contract.json", "report.json", "report.html")
-
-
 def files(report: Report) -> str:
     """The folder of the build."""
     return str(Path(report.artifact.path).parent)

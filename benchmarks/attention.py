@@ -46,10 +46,10 @@ def main() -> None:
             tflite, onnx = measured(network, folder, forms[TFLITE]), measured(network, folder, forms[ONNX])
             found = {"tflite": tflite, "onnx": onnx, "floors": floors(tflite) + floors(onnx)}
             results[network.name] = found
-            shared.save("transformers", {network.name: found})
+            shared.save("attention", {network.name: found})
     columns = ("network", "form", "against", "ms", "ratio", "interval", "partitions", "top-1 %", "SNR dB")
     shared.table("Transformers, one thread", columns, [row for item in results.items() for row in rows_of(*item)])
-    shared.finish("transformers", results)
+    shared.finish("attention", results)
 
 
 def built(network: Network, folder: Path) -> dict[str, dict[str, Path]]:

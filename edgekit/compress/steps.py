@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import onnx_ir as ir
 
 from edgekit.compress.module import from_torch, to_torch
-from edgekit.compress.training import Training, train
+from edgekit.compress.training import History, Training, train
 from edgekit.errors import ConfigError
 from edgekit.progress import Progress
 from edgekit.samples import Sample, Samples
@@ -96,7 +96,11 @@ def read_settings(kind: type, table: Table) -> Any:
             given[item.name] = value
         elif item.default is MISSING and item.default_factory is MISSING:
             raise table.need(item.name)
-    return kind(**given)
+    try:
+        return kind(**given)
+    except ConfigError as error:
+        key, _, said = str(error).partition(": ")
+        raise table.error(key, said) from None
 
 
 def _value(table: Table, key: str, wanted: Any) -> Any:
@@ -137,10 +141,16 @@ def trained(graph: ir.Model, how: Training, context: Context, **more: Any) -> Ou
     """The graph after training, with its last losses as facts; ``more`` goes to ``training.train``."""
     module = to_torch(graph)
     history = train(module, context.training, how, context.progress, resume=context.checkpoint, **more)
+    return Outcome(from_torch(module), facts_of(history, how))
+
+
+def facts_of(history: History, how: Training) -> dict[str, Any]:
+    """What is to say of a training: of its last epoch, or its best where that is what came out."""
     facts: dict[str, Any] = {"epochs": len(history.losses), "loss": history.losses[-1] if history.losses else None}
-    if history.accuracy:
-        facts |= {"validation_loss": history.validation[-1], "validation_accuracy": history.accuracy[-1]}
-    return Outcome(from_torch(module), facts)
+    if history.validation:
+        kept = history.validation.index(min(history.validation)) if how.patience else -1
+        facts |= {"validation_loss": history.validation[kept], "validation_accuracy": history.accuracy[kept]}
+    return facts
 
 
 def training_samples(project_samples: Callable[[str], Samples], data: str | None, calibration: Samples) -> Samples:

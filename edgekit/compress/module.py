@@ -63,7 +63,10 @@ class GraphModule(nn.Module):
         self._held[name] = (place, leaf)
 
     def _place(self, name: str) -> tuple[nn.Module, str]:
-        """Where a name with dots lives, so that ``state_dict`` says it as the source did."""
+        """Where a name with dots lives, so that ``state_dict`` says it as the source did.
+
+        What is taken (``w.bias`` beside a parameter ``w``, a name of a module's own attribute) is written with slashes.
+        """
         *path, leaf = name.split(".")
         place: nn.Module = self
         for part in path:
@@ -72,8 +75,11 @@ class GraphModule(nn.Module):
                 place.add_module(part, nn.Module())
                 found = getattr(place, part)
             if not isinstance(found, nn.Module):
-                raise ModelError(f"tensor {name}: {part} names a parameter too")
+                place, leaf = self, name.replace(".", "/")
+                break
             place = found
+        while hasattr(place, leaf):
+            leaf += "/"
         return place, leaf
 
     def tensor(self, name: str) -> Tensor:
@@ -81,6 +87,11 @@ class GraphModule(nn.Module):
         place, leaf = self._held[name]
         found: Tensor = getattr(place, leaf)
         return found
+
+    @property
+    def mixes_batch(self) -> bool:
+        """Whether the graph folds the batch into other axes, so that samples are run one by one."""
+        return self._apart
 
     @property
     def held(self) -> Sequence[str]:

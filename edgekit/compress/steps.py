@@ -16,28 +16,56 @@ import onnx_ir as ir
 
 from edgekit.compress.module import from_torch, to_torch
 from edgekit.compress.training import History, Training, train
-from edgekit.errors import ConfigError
+from edgekit.errors import ConfigError, ModelError
+from edgekit.frontends import load_graph
+from edgekit.graph import shape_of
+from edgekit.passes import opened
 from edgekit.progress import Progress
+from edgekit.quant.plan import QuantPlan
+from edgekit.quant.solve import Rules
 from edgekit.samples import Sample, Samples
 from edgekit.toml_table import Table, near_misses
+
+SOURCE = "source"  # as a teacher: the model before compression
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may use: training samples, those that calibrate, progress, and where a checkpoint may lie."""
+    """What a method may use: training samples, those that calibrate, progress, and where a checkpoint may lie.
+
+    ``source`` is the graph before the first step, ``folder`` what files are relative to, ``rules`` what is asked of a
+    plan.
+    """
 
     training: Iterable[Sample]
     calibration: Iterable[Sample]
     progress: Progress
     checkpoint: Path | None = None
+    source: ir.Model | None = None
+    folder: Path = Path()
+    rules: Rules = field(default_factory=Rules)
+
+    def teacher(self, name: str = SOURCE, weights: str | None = None) -> ir.Model:
+        """The source, or ``file.onnx`` or ``module:callable``, opened. Raises ModelError where there is none."""
+        if name == SOURCE:
+            if self.source is None:
+                raise ModelError('teacher "source": the model before compression is not there')
+            return opened(self.source)
+        path = None if weights is None else self.folder / weights
+        shapes = {} if self.source is None else {str(v.name): shape_of(v) for v in self.source.graph.inputs}
+        return opened(load_graph(name, path, shapes, self.folder))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A compressed graph, and what is to say of it, JSON values by name."""
+    """A compressed graph, and what is to say of it, JSON values by name.
+
+    With a ``plan`` the graph is prepared and frozen, and the artifact is to hold exactly these scales.
+    """
 
     graph: ir.Model
     facts: Mapping[str, Any] = field(default_factory=dict)
+    plan: QuantPlan | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from nets import Array, cnn, inputs_of
 from sklearn.datasets import load_digits
 from small_graphs import Builder
 
-from edgekit.compress.grids import SMALLEST, Grid, Learned, MovingRange, MovingWeight, Rounded
+from edgekit.compress.grids import Grid, Learned, MovingRange, MovingWeight, Rounded
 from edgekit.compress.module import to_torch
 from edgekit.compress.qat import Kept, QuantizeAware, QuantizedModule, finished, post_training
 from edgekit.compress.steps import Context, Outcome, read_step, run_step
@@ -113,20 +113,20 @@ def test_a_grid_rounds_as_the_numerics_do() -> None:
 def test_the_gradient_of_a_scale_is_that_of_learned_step_sizes() -> None:
     x = torch.tensor([0.26, -0.9, 5.0, -7.0], requires_grad=True)
     scale = torch.tensor(0.5, requires_grad=True)
-    Rounded.apply(x, scale, torch.tensor(-4.0), torch.tensor(3.0), 1.0).sum().backward()
+    Rounded.apply(x, scale, torch.tensor(-4.0), torch.tensor(3.0)).sum().backward()
     assert x.grad is not None and scale.grad is not None
     assert x.grad.tolist() == [1, 1, 0, 0]
     inside = (1 - 0.52) + (-2 + 1.8)  # round(v) - v
     assert scale.grad.item() == pytest.approx(inside + 3 - 4)
 
 
-def test_a_learned_scale_stays_positive() -> None:
-    grid = Learned(numerics.affine(0, 1), batched=True)
-    first = grid.scale.detach().clone()
-    with torch.no_grad():
-        grid.scale.fill_(-1.0)
-        grid.settle()
-    assert grid.scale.item() == pytest.approx(first.item() * SMALLEST)
+def test_a_learned_scale_changes_by_a_share_and_at_most_by_the_rate() -> None:
+    for size in (1e-4, 1.0, 1e4):
+        grid = Learned(numerics.affine(0, size))
+        optimizer = torch.optim.SGD(grid.parameters(), 0.1)
+        (-1e6 * grid(torch.tensor([2 * size]), "x")).sum().backward()
+        optimizer.step()
+        assert grid.now(grid.first).scale[0] == pytest.approx(numerics.affine(0, size).scale[0] * np.exp(0.1))
 
 
 def test_what_must_share_a_scale_has_one_parameter_and_what_is_fixed_none() -> None:
@@ -153,7 +153,7 @@ def test_weights_have_a_learned_scale_a_channel(tmp_path: Path) -> None:
     _, plan = post_training(graph, QuantizeAware(), Context([], inputs_of(graph), SILENT))
     module = QuantizedModule(graph, plan, learned=True)
     for name in ("w1", "w2", "head"):
-        assert module._of[name].scale.shape == (graph.graph.initializers[name].shape[0],)  # type: ignore[index]
+        assert module._of[name].first.shape == (graph.graph.initializers[name].shape[0],)  # type: ignore[index]
         assert plan[name].narrow and module._of[name].low == -127
     assert "bias" not in module._of and plan["bias"].dtype == "int32"
 
@@ -169,11 +169,11 @@ def test_moving_ranges_follow_what_is_seen_and_span_all_that_share_them() -> Non
     for _ in range(1000):
         grid(torch.tensor([0.0, 4.0]), "a")
         grid(torch.tensor([-2.0, 1.0]), "b")
-    q = grid.now()
+    q = grid.now(grid.first)
     assert q.range == pytest.approx((-2, 4), abs=0.03)
     grid.eval()
     grid(torch.tensor([100.0]), "a")
-    assert grid.now() == q
+    assert grid.now(grid.first) == q
 
 
 def test_a_moving_weight_scale_is_that_of_the_largest() -> None:
@@ -327,4 +327,4 @@ def test_moving_ranges_need_samples_apart() -> None:
     found = module(batch)
     found.sum().backward()
     assert torch.equal(found, torch.cat([module(one[None]) for one in batch]))
-    assert all(grid.scale.grad is not None for grid in module._of.values() if isinstance(grid, Learned))
+    assert all(grid.growth.grad is not None for grid in module._of.values() if isinstance(grid, Learned))

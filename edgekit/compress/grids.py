@@ -15,27 +15,24 @@ from torch import Tensor, nn
 from edgekit.quant import numerics
 from edgekit.quant.plan import QParams
 
-SMALLEST = 1 / 64  # of what it was at first: below, a learned scale does not go
 MOVES = 0.01  # of the way to what a batch shows, a moving range goes in a step
 
 
 class Rounded(torch.autograd.Function):
     """Round to a grid. The gradient of the scale is that of learned step sizes.
 
-    Esser et al. 2020, "Learned step size quantization", equation 3, times a ``factor`` that keeps steps of scales and
-    weights in proportion (section 2.2).
+    Esser et al. 2020, "Learned step size quantization", equation 3.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, scale: Tensor, low: Tensor, high: Tensor, factor: float) -> Tensor:
+    def forward(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return torch.clamp(torch.round(x / scale), low, high) * scale
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, scale, low, high, ctx.factor = inputs
-        ctx.save_for_backward(x, scale, low, high)
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -45,16 +42,21 @@ class Rounded(torch.autograd.Function):
         inside = (steps >= low) & (steps <= high)
         of_x = gradient * inside
         if not ctx.needs_input_grad[1]:
-            return of_x, None, None, None, None
+            return of_x, None, None, None
         slope = torch.clamp(torch.round(steps), low, high) - steps * inside
-        of_scale = (gradient * slope).sum_to_size(scale.shape) * ctx.factor
-        return of_x, of_scale, None, None, None
+        return of_x, (gradient * slope).sum_to_size(scale.shape), None, None
+
+
+def rounded(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """A tensor on the grid of a scale, between two integers."""
+    found: Tensor = Rounded.apply(x.float(), scale, low, high)  # type: ignore[no-untyped-call]
+    return found
 
 
 class Grid(nn.Module):
     """The integers of one scale, as the plan says it."""
 
-    scale: Tensor
+    first: Tensor
     low: Tensor
     high: Tensor
 
@@ -64,73 +66,51 @@ class Grid(nn.Module):
         low, high = q.limits
         self.register_buffer("low", torch.tensor(float(low - q.zero_point[0])))
         self.register_buffer("high", torch.tensor(float(high - q.zero_point[0])))
-        self._set_scale(torch.tensor(q.scale if q.axis is not None else q.scale[0], dtype=torch.float32))
-
-    def _set_scale(self, scale: Tensor) -> None:
-        self.register_buffer("scale", scale)
+        self.register_buffer("first", torch.tensor(q.scale if q.axis is not None else q.scale[0], dtype=torch.float32))
 
     def forward(self, x: Tensor, name: str) -> Tensor:
         """The tensor of that name, rounded."""
-        return self._rounded(x, self.scale)
+        return rounded(x, self._along(self.scale(x), x.ndim), self.low, self.high)
 
-    def _rounded(self, x: Tensor, scale: Tensor) -> Tensor:
-        if self.q.axis is not None:
-            scale = scale.reshape([-1 if i == self.q.axis else 1 for i in range(x.ndim)])
-        found: Tensor = Rounded.apply(x.float(), scale, self.low, self.high, self._factor(x))  # type: ignore[no-untyped-call]
-        return found
+    def scale(self, value: Tensor) -> Tensor:
+        """The scale, or one a channel, as it is now, for a constant of that ``value``."""
+        return self.first
 
-    def _factor(self, x: Tensor) -> float:
-        return 1.0
+    def now(self, value: Tensor) -> QParams:
+        """The same as the plan writes it."""
+        return replace(self.q, scale=tuple(float(s) for s in self.scale(value).detach().reshape(-1)))
 
-    def now(self, value: Tensor | None = None) -> QParams:
-        """The scale as it is now, for a constant of that ``value``."""
-        return replace(self.q, scale=tuple(float(s) for s in self.scale.detach().reshape(-1)))
-
-    def settle(self) -> None:
-        """Put right what a step of the optimizer may have spoiled."""
+    def _along(self, scale: Tensor, rank: int) -> Tensor:
+        axis = self.q.axis
+        return scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(rank)])
 
 
 class Learned(Grid):
     """A scale that is trained; zero points stay, so that zero stays exact and a Relu's limits stay where they clip.
 
-    ``batched`` tensors hold as many features as one sample does.
+    What is trained is its logarithm, so that a step changes it by a share, whatever its size, and it stays positive
+    (Jain et al. 2020, "Trained quantization thresholds", section 3.2); that share is at most the rate.
     """
 
-    least: Tensor
-
-    def __init__(self, q: QParams, batched: bool) -> None:
+    def __init__(self, q: QParams) -> None:
         super().__init__(q)
-        self._batched = batched
-        self.register_buffer("least", self.scale.detach() * SMALLEST)
+        self.growth = nn.Parameter(torch.zeros_like(self.first))
+        self.growth.register_hook(lambda gradient: gradient.clamp(-1.0, 1.0))  # type: ignore[no-untyped-call]
 
-    def _set_scale(self, scale: Tensor) -> None:
-        self.scale = nn.Parameter(scale)
-
-    def _factor(self, x: Tensor) -> float:
-        sharing = x.shape[0] if self._batched and x.ndim else self.scale.numel()
-        return float((x.numel() / max(sharing, 1) * self.q.limits[1]) ** -0.5)
-
-    def settle(self) -> None:
-        """A scale stays positive."""
-        self.scale.clamp_(min=self.least)
+    def scale(self, value: Tensor) -> Tensor:
+        """The scale as it is now."""
+        return self.first * self.growth.exp()
 
 
 class MovingWeight(Grid):
     """A symmetric scale that follows the largest weight of each channel."""
 
-    def forward(self, x: Tensor, name: str) -> Tensor:
-        """The weight, rounded."""
-        return self._rounded(x, self._scale_of(x.detach()))
-
-    def _scale_of(self, weight: Tensor) -> Tensor:
+    def scale(self, value: Tensor) -> Tensor:
+        """The scale of the weight as it is now."""
+        weight = value.detach()
         axes = [i for i in range(weight.ndim) if i != self.q.axis]
         bound = weight.abs().amax(axes) if axes else weight.abs()
         return torch.clamp(bound.double() / self.q.limits[1], min=numerics.SMALLEST_SCALE).float()
-
-    def now(self, value: Tensor | None = None) -> QParams:
-        """The scale of the weight as it is now."""
-        scales = self.scale if value is None else self._scale_of(value.detach())
-        return replace(self.q, scale=tuple(float(s) for s in scales.reshape(-1)))
 
 
 class MovingRange(Grid):
@@ -153,12 +133,10 @@ class MovingRange(Grid):
                 i = self._names.index(name)
                 self.lows[i].lerp_(x.amin().double(), MOVES)
                 self.highs[i].lerp_(x.amax().double(), MOVES)
-        q = self.now()
-        low, high = q.limits
-        ends = [torch.tensor(float(end - q.zero_point[0]), device=x.device) for end in (low, high)]
-        found: Tensor = Rounded.apply(x.float(), torch.tensor(q.scale[0], device=x.device), *ends, 1.0)  # type: ignore[no-untyped-call]
-        return found
+        q = self.now(x)
+        numbers = (q.scale[0], *(float(end - q.zero_point[0]) for end in q.limits))
+        return rounded(x, *(torch.tensor(number, device=x.device) for number in numbers))
 
-    def now(self, value: Tensor | None = None) -> QParams:
+    def now(self, value: Tensor) -> QParams:
         """The scale of the ranges as they are now."""
         return numerics.affine(float(self.lows.min()), float(self.highs.max()), self.q.dtype)

@@ -2,7 +2,7 @@
 
 It starts from the post-training plan and rounds exactly the tensors of that plan; straight-through gradients
 (Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference")
-train weights and, as learned step sizes (Esser et al. 2020), the scales. It ends in a graph and a plan.
+train weights and, as learned step sizes (Esser et al. 2020), scales. It ends in a graph and a plan.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class QuantizedModule(GraphModule):
         if fixed:
             return Grid(q)
         if learned:
-            return Learned(q, batched=not self.graph.graph.initializers.keys() >= set(names))
+            return Learned(q)
         return MovingWeight(q) if q.narrow else MovingRange(q, names)
 
     def constants(self) -> dict[str, Tensor]:
@@ -129,19 +129,14 @@ class QuantizedModule(GraphModule):
         grid = self._of.get(name)
         return tensor if grid is None else grid(tensor, name)
 
-    def settle(self) -> None:
-        """Put right what a step of the optimizer may have spoiled."""
-        for grid in self._of.values():
-            grid.settle()
-
     def scales(self) -> dict[str, QParams]:
         """Every rounded tensor's scale as it is now."""
         values = super().constants()
-        return {name: grid.now(values.get(name)) for name, grid in self._of.items()}
+        return {name: grid.now(values.get(name, grid.first)) for name, grid in self._of.items()}
 
 
 class Kept:
-    """After each step: zeros and clusters of the weights as they were at first, and sound scales.
+    """After each step: zeros and clusters of the weights as they were at first.
 
     Weights of one output channel that were equal stay equal (folding a BatchNormalization scales each channel by a
     factor of its own): each takes the mean of its cluster, which gives centroids the mean of their gradients
@@ -164,8 +159,6 @@ class Kept:
         for name, mask in self._masks.items():
             mask = self._masks[name] = mask.to(module.tensor(name).device)
             module.tensor(name).mul_(mask)
-        if isinstance(module, QuantizedModule):
-            module.settle()
 
 
 def _clusters(weight: Tensor, q: QParams) -> Tensor:

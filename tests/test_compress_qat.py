@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -26,6 +27,7 @@ from edgekit.passes import opened, prepare
 from edgekit.progress import SilentProgress
 from edgekit.quant import numerics
 from edgekit.quant.plan import QuantPlan
+from edgekit.quant.solve import Rules
 from edgekit.samples import Sample
 from edgekit.verify import ArtifactModel
 
@@ -214,6 +216,18 @@ def test_what_comes_out_is_prepared_already() -> None:
 def quantized(settings: QuantizeAware, graph: ir.Model | None = None, given: Context | None = None) -> Outcome:
     found, _, _ = read_step({"method": "quantize-aware"}, "edgekit.toml", 0)
     return run_step(graph or trained_float(), found, settings, given or context())
+
+
+@pytest.mark.parametrize("scales", ["learned", "moving"])
+def test_what_a_target_asks_of_the_plan_is_kept(scales: Any) -> None:
+    rules = Rules(per_channel_fully_connected=False)
+    how = QuantizeAware(scales=scales, training=Training(epochs=1, batch=32, rate=0.02))
+    outcome = quantized(how, given=replace(context(digits()[0][:300]), rules=rules))
+    assert outcome.plan is not None
+    gemm = next(node for node in outcome.graph.graph if node.op_type == "Gemm")
+    assert outcome.plan[str(gemm.inputs[1].name)].axis is None  # type: ignore[union-attr]
+    first, second = (ArtifactModel(artifact.data) for artifact in artifacts(outcome.graph, outcome.plan))
+    assert abs(right(first) - right(second)) < 0.02
 
 
 # -- what it wins back ------------------------------------------------------------------------------------------------

@@ -177,7 +177,8 @@ def facts_of(history: History, how: Training) -> dict[str, Any]:
     facts: dict[str, Any] = {"epochs": len(history.losses), "loss": history.losses[-1] if history.losses else None}
     if history.validation:
         kept = history.validation.index(min(history.validation)) if how.patience else -1
-        facts |= {"validation_loss": history.validation[kept], "validation_accuracy": history.accuracy[kept]}
+        facts["validation_loss"] = history.validation[kept]
+        facts |= {"validation_accuracy": history.accuracy[kept]} if history.accuracy else {}
     return facts
 
 

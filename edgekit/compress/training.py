@@ -212,17 +212,18 @@ class _Run:
         if now:
             self.module.load_state_dict(self.average)
         self.module.eval()
-        total, hits, count = 0.0, 0.0, 0
+        total, hits, count, labelled = 0.0, 0.0, 0, True
         with torch.no_grad():
             for inputs, labels in self.data.judged():
                 device, size = self.engine.device, len(inputs[0])
                 batch = [value.to(device) for value in inputs], None if labels is None else labels.to(device)
                 loss, found = self._loss_of(batch)
                 total, count = total + float(loss) * size, count + size
-                hits += 0.0 if batch[1] is None else right(found, batch[1]) * size
+                labelled = batch[1] is not None
+                hits += right(found, batch[1]) * size if batch[1] is not None else 0.0
         if count:
             self.history.validation.append(total / count)
-            self.history.accuracy.append(hits / count)
+            self.history.accuracy += [hits / count] if labelled else []
             if self.how.patience and self.history.validation[-1] == min(self.history.validation):
                 self.best = {name: value.clone() for name, value in self.module.state_dict().items()}
         if now:

@@ -27,7 +27,7 @@ from torch import nn
 from edgekit import load_graph, load_target, open_samples
 from edgekit.compress.distill import Distill
 from edgekit.compress.qat import QuantizeAware, post_training
-from edgekit.compress.steps import METHODS, Context, FineTune, run_step
+from edgekit.compress.steps import METHODS, Context, FineTune
 from edgekit.compress.training import Training
 from edgekit.emit import emit
 from edgekit.inputs import InputConfig
@@ -94,13 +94,13 @@ def quantize(epochs: int, count: int, seeds: int) -> dict[str, Any]:
     found: dict[str, Any] = {"epochs": epochs, "images": count, "before": {"float": top1(FloatModel(graph))}}
     found["before"] |= in_integers(*post_training(graph, QuantizeAware(), given))
     started = time.perf_counter()
-    tuned = run_step(graph, METHODS["fine-tune"], FineTune(how), given)
+    tuned = METHODS["fine-tune"].run(graph, FineTune(how), given)
     found["seconds"] = {"float": time.perf_counter() - started}
     found["float trained"] = {"float": top1(FloatModel(tuned.graph))}
     found["float trained"] |= in_integers(*post_training(tuned.graph, QuantizeAware(), given))
     for scales in ("learned", "moving"):
         started = time.perf_counter()
-        outcome = run_step(graph, METHODS["quantize-aware"], QuantizeAware(scales=scales, training=how), given)
+        outcome = METHODS["quantize-aware"].run(graph, QuantizeAware(scales=scales, training=how), given)
         found["seconds"][scales] = time.perf_counter() - started
         assert outcome.plan is not None
         found[f"trained in integers, {scales} scales"] = in_integers(outcome.graph, outcome.plan)
@@ -124,7 +124,7 @@ def distil(epochs: int, count: int, seeds: int) -> dict[str, Any]:
             ("alone", "fine-tune", FineTune(how)),
             ("taught", "distill", Distill(training=how)),
         ):
-            outcome = run_step(student, METHODS[method], settings, given)
+            outcome = METHODS[method].run(student, settings, given)
             found[name].append(top1(FloatModel(outcome.graph)))
     gains = [taught - alone for taught, alone in zip(found["taught"], found["alone"], strict=True)]
     rows = [(str(i), *(f"{100 * found[k][i]:.2f} %" for k in ("alone", "taught")), f"{100 * gain:+.2f}")

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from edgekit.compress.distill import Distill, Distillation, attention_of
 from edgekit.compress.module import arrays_of, from_torch, to_torch
-from edgekit.compress.steps import Context, Outcome, read_step, run_step
+from edgekit.compress.steps import METHODS, Context, Outcome, read_step
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError, ModelError
 from edgekit.passes import opened
@@ -125,8 +125,7 @@ def test_attention_is_where_the_power_is() -> None:
 
 
 def distilled(settings: Distill, student: ir.Model, data: list[Sample], **more: Any) -> Outcome:
-    found, _, _ = read_step({"method": "distill"}, "edgekit.toml", 0)
-    return run_step(student, found, settings, Context(data, data, SILENT, **more))
+    return METHODS["distill"].run(student, settings, Context(data, data, SILENT, **more))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from small_graphs import Builder
 from edgekit.compress.grids import Grid, Learned, MovingRange, MovingWeight, Rounded
 from edgekit.compress.module import to_torch
 from edgekit.compress.qat import Kept, QuantizeAware, QuantizedModule, finished, post_training
-from edgekit.compress.steps import Context, Outcome, read_step, run_step
+from edgekit.compress.steps import METHODS, Context, Outcome, read_step
 from edgekit.compress.training import Training, train
 from edgekit.emitters import Artifact, onnx_qdq, tflite
 from edgekit.errors import ConfigError, DataError
@@ -214,8 +214,7 @@ def test_what_comes_out_is_prepared_already() -> None:
 
 
 def quantized(settings: QuantizeAware, graph: ir.Model | None = None, given: Context | None = None) -> Outcome:
-    found, _, _ = read_step({"method": "quantize-aware"}, "edgekit.toml", 0)
-    return run_step(graph or trained_float(), found, settings, given or context())
+    return METHODS["quantize-aware"].run(graph or trained_float(), settings, given or context())
 
 
 @pytest.mark.parametrize("scales", ["learned", "moving"])

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from edgekit.compress import engine
 from edgekit.compress.loss import classifier_input, scores_of
 from edgekit.compress.module import GraphModule, arrays_of, from_torch, to_torch
-from edgekit.compress.steps import Context, FineTune, read_step, run_step
+from edgekit.compress.steps import METHODS, Context, FineTune, read_step
 from edgekit.compress.training import History, Training, factor, optimizer, train
 from edgekit.errors import ConfigError, DataError
 from edgekit.passes import opened
@@ -154,7 +154,7 @@ def test_early_stopping_gives_the_best_epoch() -> None:
     assert len(history.validation) == best + 3 < 30
     short, _ = after(replace(how, epochs=best + 1, patience=0))
     assert apart(arrays_of(module), arrays_of(short)) == 0.0
-    outcome = run_step(network(), read_step({"method": "fine-tune"}, "f", 0)[0], FineTune(how), context())
+    outcome = METHODS["fine-tune"].run(network(), FineTune(how), context())
     assert outcome.facts["validation_loss"] == pytest.approx(min(history.validation))
 
 

@@ -81,7 +81,7 @@ class Distillation(Loss):
         pairs = [*self._features, *self._attention]
         self.names = tuple(dict.fromkeys(mine for mine, _ in pairs))
         self._theirs = (self._answer, *dict.fromkeys(theirs for _, theirs in pairs))
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.training.seed)
             for i, (mine, theirs) in enumerate(self._features):
                 widths = _shape(student, mine)[1], _shape(teacher, theirs)[1]

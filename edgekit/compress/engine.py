@@ -49,9 +49,10 @@ class FabricEngine(Engine):
     """Lightning Fabric: all GPUs of the machine, a process for each, gradients averaged between them."""
 
     def __init__(self, mixed: bool = False, devices: int = 0) -> None:
-        super().__init__(mixed)
         fabric = _fabric()
-        self.devices = devices or torch.cuda.device_count() or 1
+        gpus = torch.cuda.device_count()  # asks the driver only: processes are forked before CUDA is used
+        self.devices = devices or gpus or 1
+        self.mixed = mixed and (gpus > 0 or computes_in_half(torch.device("cpu")))
         self._fabric = fabric(
             accelerator="auto",
             devices=self.devices,

@@ -21,7 +21,7 @@ from edgekit.compress.distill import Distillation, softened
 from edgekit.compress.grids import Grid, Learned, MovingRange, MovingWeight
 from edgekit.compress.loss import Loss
 from edgekit.compress.module import GraphModule, from_torch
-from edgekit.compress.steps import Context, Outcome, facts_of, method
+from edgekit.compress.steps import Context, Outcome, method
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError
 from edgekit.graph import all_units, constant
@@ -76,7 +76,7 @@ def quantize_aware(graph: ir.Model, settings: QuantizeAware, context: Context) -
         module, context.training, how, context.progress, loss=loss, after_step=kept, resume=context.checkpoint
     )
     trained, found = finished(module)
-    return Outcome(trained, {**facts_of(history, how), "scales": settings.scales}, found)
+    return Outcome(trained, {**history.facts, "scales": settings.scales}, found)
 
 
 def post_training(graph: ir.Model, settings: QuantizeAware, context: Context) -> tuple[ir.Model, QuantPlan]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import onnx_ir as ir
 
 from edgekit.compress.module import from_torch, to_torch
-from edgekit.compress.training import History, Training, train
+from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError, ModelError
 from edgekit.frontends import load_graph
 from edgekit.graph import shape_of
@@ -169,17 +169,7 @@ def trained(graph: ir.Model, how: Training, context: Context, **more: Any) -> Ou
     """The graph after training, with its last losses as facts; ``more`` goes to ``training.train``."""
     module = to_torch(graph)
     history = train(module, context.training, how, context.progress, resume=context.checkpoint, **more)
-    return Outcome(from_torch(module), facts_of(history, how))
-
-
-def facts_of(history: History, how: Training) -> dict[str, Any]:
-    """What is to say of a training: of its last epoch, or its best where that is what came out."""
-    facts: dict[str, Any] = {"epochs": len(history.losses), "loss": history.losses[-1] if history.losses else None}
-    if history.validation:
-        kept = history.validation.index(min(history.validation)) if how.patience else -1
-        facts["validation_loss"] = history.validation[kept]
-        facts |= {"validation_accuracy": history.accuracy[kept]} if history.accuracy else {}
-    return facts
+    return Outcome(from_torch(module), history.facts)
 
 
 def training_samples(project_samples: Callable[[str], Samples], data: str | None, calibration: Samples) -> Samples:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from edgekit.compress.module import GraphModule
 from edgekit.errors import ConfigError
 from edgekit.graph import Array
 from edgekit.progress import Progress, SilentProgress, Step
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 RAMP = 10  # steps: an average of parameters weighs the first ones less than its decay says
 
@@ -69,58 +72,63 @@ class Training:
 
 @dataclass
 class History:
-    """What a training gave, epoch by epoch: mean loss, and validation loss and accuracy where some samples validate."""
+    """What a training gave, epoch by epoch: mean loss, and validation loss and accuracy where some samples validate.
+
+    ``kept`` is the epoch that came out.
+    """
 
     losses: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     steps: int = 0
+    kept: int = -1
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is to say of it: how many epochs, and what the one gave that came out."""
+        found: dict[str, Any] = {"epochs": len(self.losses), "loss": self.losses[self.kept] if self.losses else None}
+        named = {"validation_loss": self.validation, "validation_accuracy": self.accuracy}
+        return found | {name: values[self.kept] for name, values in named.items() if values}
 
 
-def train(
-    module: GraphModule,
-    data: Data,
-    how: Training,
-    progress: Progress,
-    *,
-    loss: Loss | None = None,
-    after_step: Callable[[GraphModule], None] | None = None,
-    resume: Path | None = None,
-) -> History:
+class Extras(TypedDict, total=False):
+    """What a training may be given besides.
+
+    Its loss, what sees the module after each step (to put a mask back on, say), and where its checkpoint lies.
+    """
+
+    loss: Loss
+    after_step: Callable[[GraphModule], None]
+    resume: Path | None
+
+
+def train(module: GraphModule, data: Data, how: Training, progress: Progress, **more: Unpack[Extras]) -> History:
     """Train a module in place. With ``resume``, a killed run goes on from its last epoch, to the same result.
 
-    ``data`` are samples or a torch DataLoader. ``after_step`` sees the module after each step (a mask is put back on,
-    say). Raises DataError where data is missing or cannot be used, ConfigError where ``how`` does not fit the graph.
+    ``data`` are samples or a torch DataLoader. Raises DataError where data is missing or cannot be used, ConfigError
+    where ``how`` does not fit the graph.
     """
-    run = _Run(module, data, how, loss or Loss(how.smoothing), after_step)
-    run.resume, run.progress = resume, progress
-    with torch.random.fork_rng(), _dropping(module, how.dropout):
-        state, run.history = run.engine.run(run.run)
+    run = _Run(module, data, how, progress, more)
+    with _dropping(module, how.dropout):
+        state, history = run.engine.run(run.run)
     module.to("cpu").load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
     module.eval()
-    return run.history
+    found: History = history
+    return found
 
 
 class _Run:
     """One training under way."""
 
-    resume: Path | None
-    progress: Progress
-
-    def __init__(
-        self,
-        module: GraphModule,
-        data: Data,
-        how: Training,
-        loss: Loss,
-        after_step: Callable[[GraphModule], None] | None,
-    ) -> None:
-        self.module, self.how, self.loss, self.after_step = module, how, loss, after_step
+    def __init__(self, module: GraphModule, data: Data, how: Training, progress: Progress, more: Extras) -> None:
+        self.module, self.how, self.progress = module, how, progress
+        self.loss = more.get("loss") or Loss(how.smoothing)
+        self.after_step, self.resume = more.get("after_step"), more.get("resume")
         self.engine = engine(how.mixed, how.fabric)
         names = [str(value.name) for value in module.graph.graph.inputs]
         self.data = batches(data, names, how.batch, how.validation, how.seed)
         self.output = scores_of(module.graph.graph)
-        self.optimizer: Any = optimizer([*module.parameters(), *loss.learned.parameters()], how)
+        self.optimizer: Any = optimizer([*module.parameters(), *self.loss.learned.parameters()], how)
         self.wrapped: Any = module
         self.total = how.epochs * self.data.per_epoch
         self.history, self.epoch = History(), 0
@@ -129,6 +137,12 @@ class _Run:
 
     def run(self) -> tuple[dict[str, Array], History]:
         """Train to the end: what comes out, as arrays that another process can be handed, and the history."""
+        device = self.engine.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            state = self._trained()
+        return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}, self.history
+
+    def _trained(self) -> dict[str, Tensor]:
         self.wrapped, self.optimizer = self.engine.setup(self.module, self.optimizer, self.loss.learned)
         self._load()
         progress = self.progress if self.engine.rank == 0 else SilentProgress()
@@ -140,8 +154,7 @@ class _Run:
                 self.epoch += 1
                 self._judge()
                 self._save()
-        state = self.best or self.average or self.module.state_dict()
-        return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}, self.history
+        return self.best or self.average or dict(self.module.state_dict())
 
     def _tired(self) -> bool:
         """Whether ``patience`` epochs brought nothing better than the best before them."""
@@ -226,6 +239,7 @@ class _Run:
             self.history.accuracy += [hits / count] if labelled else []
             if self.how.patience and self.history.validation[-1] == min(self.history.validation):
                 self.best = {name: value.clone() for name, value in self.module.state_dict().items()}
+                self.history.kept = len(self.history.validation) - 1
         if now:
             self.module.load_state_dict(now)
 

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from small_graphs import Builder
 
 from edgekit.compress.grids import Grid, Learned, MovingRange, MovingWeight, Rounded
-from edgekit.compress.module import to_torch
+from edgekit.compress.module import GraphModule, to_torch
 from edgekit.compress.qat import Kept, QuantizeAware, QuantizedModule, finished, post_training
 from edgekit.compress.steps import METHODS, Context, Outcome, read_step
 from edgekit.compress.training import Training, train
@@ -341,3 +341,33 @@ def test_moving_ranges_need_samples_apart() -> None:
     found.sum().backward()
     assert torch.equal(found, torch.cat([module(one[None]) for one in batch]))
     assert all(grid.growth.grad is not None for grid in module._of.values() if isinstance(grid, Learned))
+
+
+class Interrupt(Kept):
+    """Stops a training in its n-th step."""
+
+    def __init__(self, module: QuantizedModule, step: int) -> None:
+        super().__init__(module, True, False)
+        self.left = step
+
+    def __call__(self, module: GraphModule) -> None:
+        super().__call__(module)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("scales", ["learned", "moving"])
+def test_it_goes_on_to_the_same_plan_after_a_kill(scales: str, tmp_path: Path) -> None:
+    prepared, plan = post_training(trained_float(), QuantizeAware(), context())
+    how = Training(epochs=3, batch=32, rate=0.02)
+
+    def run(stop: int, resume: Path | None) -> QuantPlan:
+        module = QuantizedModule(prepared, plan, scales == "learned")
+        data = digits()[0][:320]
+        train(module, data, how, SILENT, after_step=Interrupt(module, stop), resume=resume)
+        return finished(module)[1]
+
+    with pytest.raises(KeyboardInterrupt):
+        run(15, tmp_path / "t.pt")
+    assert run(0, tmp_path / "t.pt") == run(0, None)

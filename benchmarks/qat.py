@@ -126,6 +126,7 @@ def distil(epochs: int, count: int, seeds: int) -> dict[str, Any]:
         ):
             outcome = METHODS[method].run(student, settings, given)
             found[name].append(top1(FloatModel(outcome.graph)))
+            PROGRESS.note(f"seed {seed}, {name}: {found[name][-1]:.2%}")
     gains = [taught - alone for taught, alone in zip(found["taught"], found["alone"], strict=True)]
     rows = [(str(i), *(f"{100 * found[k][i]:.2f} %" for k in ("alone", "taught")), f"{100 * gain:+.2f}")
             for i, gain in enumerate(gains)]  # fmt: skip

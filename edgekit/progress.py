@@ -21,9 +21,9 @@ INTERVAL = 5.0
 
 
 class Step(Protocol):
-    """Call it when ``count`` more units are done."""
+    """Call it when ``count`` more units are done; ``said`` is how the work stands, such as a loss."""
 
-    def __call__(self, count: int = 1) -> None: ...
+    def __call__(self, count: int = 1, said: str = "") -> None: ...
 
 
 class Progress(Protocol):
@@ -49,7 +49,7 @@ class SilentProgress:
         pass
 
 
-def _ignore(count: int = 1) -> None:
+def _ignore(count: int = 1, said: str = "") -> None:
     pass
 
 
@@ -72,13 +72,13 @@ class PlainProgress:
         clock = _Clock(total)
         spoken = clock.start
 
-        def step(count: int = 1) -> None:
+        def step(count: int = 1, said: str = "") -> None:
             nonlocal spoken
             clock.done += count
             now = time.perf_counter()
             if now - spoken >= self._interval:
                 spoken = now
-                self._say(f"{name}: {clock.count}")
+                self._say(", ".join(filter(None, (f"{name}: {clock.count}", clock.left, said))))
 
         self._depth += 1
         ending = "stopped after"
@@ -111,6 +111,13 @@ class _Clock:
         return f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"
 
     @property
+    def left(self) -> str:
+        """The time that the rest takes at the pace so far; empty where that is not known."""
+        if not self.done or not self.total or self.done >= self.total:
+            return ""
+        return f"{duration(self.seconds / self.done * (self.total - self.done))} left"
+
+    @property
     def seconds(self) -> float:
         return time.perf_counter() - self.start
 
@@ -126,10 +133,10 @@ class RichProgress:
     @contextmanager
     def task(self, name: str, total: int | None = None) -> Iterator[Step]:
         bars = self._enter()
-        row = bars.add_task("  " * (self._depth - 1) + name, total=total)
+        row = bars.add_task("  " * (self._depth - 1) + name, total=total, said="")
 
-        def step(count: int = 1) -> None:
-            bars.advance(row, count)
+        def step(count: int = 1, said: str = "") -> None:
+            bars.update(row, advance=count, said=said)
 
         try:
             yield step
@@ -158,6 +165,15 @@ class RichProgress:
             self._bars = None
 
 
+def duration(seconds: float) -> str:
+    """A span of time in its two largest units."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
 def _bars(stream: TextIO) -> Bars:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -167,7 +183,9 @@ def _bars(stream: TextIO) -> Bars:
         def render(self, task: Task) -> Text:
             counted = task.total is not None and task.total > 1
             count = f"{int(task.completed):,}/{int(task.total or 0):,}" if counted else ""
-            return Text(f"{count:>13}{task.elapsed or 0:7.1f} s", style="cyan")
+            left = task.time_remaining if counted and not task.finished else None
+            more = (f"{duration(left)} left" if left else "", str(task.fields.get("said", "")))
+            return Text(", ".join(filter(None, (f"{count:>13}{task.elapsed or 0:7.1f} s", *more))), style="cyan")
 
     name = TextColumn("{task.description}", markup=False)
     bar = BarColumn(bar_width=24, complete_style="cyan", finished_style="green")

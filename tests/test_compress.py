@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from edgekit.errors import ConfigError, UnsupportedError
 from edgekit.frontends import load_source
 from edgekit.graph import OPSET
 from edgekit.passes import opened
-from edgekit.progress import SilentProgress
+from edgekit.progress import SilentProgress, Step
 from edgekit.project import load_project
 from edgekit.reference import Reference
 from edgekit.samples import Sample
@@ -173,9 +173,9 @@ class Mortal(SilentProgress):
         self.left = steps
 
     @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Callable[[], None]]:
-        def step() -> None:
-            self.left -= 1
+    def task(self, name: str, total: int) -> Iterator[Step]:
+        def step(count: int = 1, said: str = "") -> None:
+            self.left -= count
             if self.left < 0:
                 raise EndError
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from edgekit.progress import PlainProgress, Progress, RichProgress, SilentProgress, open_progress
+from edgekit.progress import PlainProgress, Progress, RichProgress, SilentProgress, duration, open_progress
 
 
 class Terminal(io.StringIO):
@@ -45,7 +45,31 @@ def test_plain_says_how_far_it_is() -> None:
     with PlainProgress(stream, interval=0.0).task("read", total=2000) as step:
         step(1500)
         step(500)
-    assert stream.getvalue().splitlines()[:2] == ["  read: 1,500 of 2,000", "  read: 2,000 of 2,000"]
+    assert stream.getvalue().splitlines()[:2] == ["  read: 1,500 of 2,000, 0 s left", "  read: 2,000 of 2,000"]
+
+
+def test_plain_says_how_the_work_stands() -> None:
+    stream = io.StringIO()
+    with PlainProgress(stream, interval=0.0).task("train", total=2) as step:
+        step(1, "loss 0.5, rate 0.01")
+    assert stream.getvalue().splitlines()[0] == "  train: 1 of 2, 0 s left, loss 0.5, rate 0.01"
+
+
+def test_bars_say_how_the_work_stands_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    progress = RichProgress(stream)
+    with progress.task("train", total=3) as step:
+        step(1, "loss 0.5")
+        step(1, "loss 0.25")
+        assert progress._bars is not None
+        progress._bars.refresh()
+    assert "loss 0.25" in stream.getvalue() and "s left" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (65.4, "1 min 5 s"), (7500, "2 h 5 min")])
+def test_a_span_is_said_in_its_largest_units(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
 
 
 def test_plain_without_a_total() -> None:

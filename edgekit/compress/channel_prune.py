@@ -18,12 +18,14 @@ import onnx_ir as ir
 import torch
 
 from edgekit.classes import PINNED
+from edgekit.compress.batches import Batch, stacked
 from edgekit.compress.channel_cut import Cut, without
 from edgekit.compress.channels import Channels, Layer
 from edgekit.compress.importance import Criterion, importance
+from edgekit.compress.loss import Loss
 from edgekit.compress.module import GraphModule, from_torch, to_torch
 from edgekit.compress.steps import Context, Outcome, method, trained
-from edgekit.compress.training import Batch, Loss, Training, stacked, train
+from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError, ModelError
 from edgekit.graph import Array
 from edgekit.samples import Sample

@@ -19,9 +19,9 @@ import onnx_ir as ir
 import torch
 from torch.nn import functional
 
+from edgekit.compress.batches import Batch, stacked
 from edgekit.compress.channels import PRODUCERS, Channels
 from edgekit.compress.module import GraphModule, to_torch
-from edgekit.compress.training import Batch, stacked
 from edgekit.errors import DataError
 from edgekit.graph import Array, attributes, constant
 from edgekit.passes.rewrite import single_reader

@@ -36,6 +36,7 @@ class GraphModule(nn.Module):
         statistics = {str(value.name) for value in moved if value is not None}
         for name, value in graph.graph.initializers.items():
             self._hold(name, value, name in statistics)
+        self.dropped: dict[str, float] = {}  # of tensors that are dropped in training, the share
         self._batch = (shape_of(graph.graph.inputs[0]) or (1,))[0]
         self._last = self._last_uses()
         self._apart = not self._takes_batches()
@@ -62,7 +63,10 @@ class GraphModule(nn.Module):
         self._held[name] = (place, leaf)
 
     def _place(self, name: str) -> tuple[nn.Module, str]:
-        """Where a name with dots lives, so that ``state_dict`` says it as the source did."""
+        """Where a name with dots lives, so that ``state_dict`` says it as the source did.
+
+        What is taken (``w.bias`` beside a parameter ``w``, a name of a module's own attribute) is written with slashes.
+        """
         *path, leaf = name.split(".")
         place: nn.Module = self
         for part in path:
@@ -71,8 +75,11 @@ class GraphModule(nn.Module):
                 place.add_module(part, nn.Module())
                 found = getattr(place, part)
             if not isinstance(found, nn.Module):
-                raise ModelError(f"tensor {name}: {part} names a parameter too")
+                place, leaf = self, name.replace(".", "/")
+                break
             place = found
+        while hasattr(place, leaf):
+            leaf += "/"
         return place, leaf
 
     def tensor(self, name: str) -> Tensor:
@@ -80,6 +87,11 @@ class GraphModule(nn.Module):
         place, leaf = self._held[name]
         found: Tensor = getattr(place, leaf)
         return found
+
+    @property
+    def mixes_batch(self) -> bool:
+        """Whether the graph folds the batch into other axes, so that samples are run one by one."""
+        return self._apart
 
     @property
     def held(self) -> Sequence[str]:
@@ -145,24 +157,29 @@ class GraphModule(nn.Module):
         )
 
     def _run(self, inputs: Sequence[Tensor], keep: Sequence[str]) -> dict[str, Tensor]:
-        values: dict[str, Tensor] = {
-            str(value.name): tensor for value, tensor in zip(self.graph.graph.inputs, inputs, strict=True)
-        }
-        values |= self._fixed
-        values |= {name: getattr(place, leaf) for name, (place, leaf) in self._held.items()}
+        values = self.constants()
+        for value, tensor in zip(self.graph.graph.inputs, inputs, strict=True):
+            values[str(value.name)] = self.seen(str(value.name), tensor)
         kept = set(keep)
         for node in self._nodes:
             read = [None if value is None else values[str(value.name)] for value in node.inputs]
             given = self._compute(node, read, inputs[0].shape[0] if inputs[0].ndim else 1)
             for value, tensor in zip(node.outputs, given, strict=False):
-                values[str(value.name)] = self.seen(str(value.name), tensor)
+                name = str(value.name)
+                values[name] = self.seen(name, tensor)
+                if self.training and name in self.dropped:
+                    values[name] = nn.functional.dropout(values[name], self.dropped[name])
             for name in self._last.get(node, ()):
                 if name not in kept:
                     values.pop(name, None)
         return {name: values[name] for name in keep}
 
+    def constants(self) -> dict[str, Tensor]:
+        """What the ops read besides activations: parameters, statistics, what is fixed; a subclass may round them."""
+        return self._fixed | {name: getattr(place, leaf) for name, (place, leaf) in self._held.items()}
+
     def seen(self, name: str, tensor: Tensor) -> Tensor:
-        """What stands for a computed tensor from here on: itself; a subclass may mask or round it."""
+        """What stands for a fed or computed tensor from here on: itself; a subclass may mask or round it."""
         return tensor
 
     def _compute(self, node: ir.Node, read: list[Tensor | None], batch: int) -> Sequence[Tensor]:

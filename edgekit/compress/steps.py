@@ -16,28 +16,56 @@ import onnx_ir as ir
 
 from edgekit.compress.module import from_torch, to_torch
 from edgekit.compress.training import Training, train
-from edgekit.errors import ConfigError
+from edgekit.errors import ConfigError, ModelError
+from edgekit.frontends import load_graph
+from edgekit.graph import shape_of
+from edgekit.passes import opened
 from edgekit.progress import Progress
+from edgekit.quant.plan import QuantPlan
+from edgekit.quant.solve import Rules
 from edgekit.samples import Sample
 from edgekit.toml_table import Table, near_misses
+
+SOURCE = "source"  # as a teacher: the model before compression
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may use: training samples, those that calibrate, progress, and where a checkpoint may lie."""
+    """What a method may use: training samples, those that calibrate, progress, and where a checkpoint may lie.
+
+    ``source`` is the graph before the first step, ``folder`` what files are relative to, ``rules`` what is asked of a
+    plan.
+    """
 
     training: Iterable[Sample]
     calibration: Iterable[Sample]
     progress: Progress
     checkpoint: Path | None = None
+    source: ir.Model | None = None
+    folder: Path = Path()
+    rules: Rules = field(default_factory=Rules)
+
+    def teacher(self, name: str = SOURCE, weights: str | None = None) -> ir.Model:
+        """The source, or ``file.onnx`` or ``module:callable``, opened. Raises ModelError where there is none."""
+        if name == SOURCE:
+            if self.source is None:
+                raise ModelError('teacher "source": the model before compression is not there')
+            return opened(self.source)
+        path = None if weights is None else self.folder / weights
+        shapes = {} if self.source is None else {str(v.name): shape_of(v) for v in self.source.graph.inputs}
+        return opened(load_graph(name, path, shapes, self.folder))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A compressed graph, and what is to say of it, JSON values by name."""
+    """A compressed graph, and what is to say of it, JSON values by name.
+
+    With a ``plan`` the graph is prepared and frozen, and the artifact is to hold exactly these scales.
+    """
 
     graph: ir.Model
     facts: Mapping[str, Any] = field(default_factory=dict)
+    plan: QuantPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +141,11 @@ def read_settings(kind: type, table: Table) -> Any:
             given[item.name] = value
         elif item.default is MISSING and item.default_factory is MISSING:
             raise table.need(item.name)
-    return kind(**given)
+    try:
+        return kind(**given)
+    except ConfigError as error:
+        key, _, said = str(error).partition(": ")
+        raise table.error(key, said) from None
 
 
 def _value(table: Table, key: str, wanted: Any) -> Any:
@@ -149,7 +181,4 @@ def trained(graph: ir.Model, how: Training, context: Context, **more: Any) -> Ou
     """The graph after training, with its last losses as facts; ``more`` goes to ``training.train``."""
     module = to_torch(graph)
     history = train(module, context.training, how, context.progress, resume=context.checkpoint, **more)
-    facts: dict[str, Any] = {"epochs": len(history.losses), "loss": history.losses[-1] if history.losses else None}
-    if history.accuracy:
-        facts |= {"validation_loss": history.validation[-1], "validation_accuracy": history.accuracy[-1]}
-    return Outcome(from_torch(module), facts)
+    return Outcome(from_torch(module), history.facts)

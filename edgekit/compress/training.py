@@ -1,24 +1,30 @@
-"""Train the one graph: what practitioners expect of an optimizer, a schedule, a loss, and of a run that is killed."""
+"""Train the one graph: what practitioners expect of an optimizer, a schedule, and of a run that is killed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from edgekit.compress.batches import Batch, Data, batches, parts
+from edgekit.compress.engine import engine
+from edgekit.compress.loss import Loss, classifier_input, right, scores_of
 from edgekit.compress.module import GraphModule
-from edgekit.errors import DataError
-from edgekit.progress import Progress
-from edgekit.samples import Sample
+from edgekit.errors import ConfigError
+from edgekit.graph import Array
+from edgekit.progress import Progress, SilentProgress, Step
 
-Batch = tuple[list[Tensor], Tensor | None]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+RAMP = 10  # steps: an average of parameters weighs the first ones less than its decay says
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,10 @@ class Training:
     """How to train. Rates are per step; ``warmup`` is a share of all steps, ``validation`` one of the samples.
 
     ``decay`` is the L2 penalty (decoupled in adamw), ``l1`` the weight of an L1 penalty on weights. A step is ``batch``
-    samples, taken in ``accumulate`` parts. ``patience`` epochs without a better validation loss end the training (0:
-    never). ``ema`` is the decay of an average of the parameters that is what comes out (0: none).
+    samples, taken in ``accumulate`` parts. After ``patience`` epochs without a better validation loss training ends,
+    and the best epoch is what comes out (0: never, the last). ``ema`` is the decay of an average of the parameters that
+    is judged and comes out (0: none). ``dropout`` is a share of what the last layer reads. ``mixed`` multiplies in
+    bfloat16 where the device does. ``fabric`` trains on several GPUs through Lightning Fabric.
     """
 
     epochs: int = 10
@@ -41,173 +49,212 @@ class Training:
     schedule: Literal["constant", "step", "linear", "exponential", "cosine"] = "cosine"
     warmup: float = 0.05
     smoothing: float = 0.0
+    dropout: float = 0.0
     clip: float = 0.0
     validation: float = 0.0
     patience: int = 0
     ema: float = 0.0
+    mixed: bool = False
+    fabric: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a value with which nothing can be trained."""
+        for name in ("batch", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)} was given, at least 1 is needed")
+        for name in ("validation", "ema", "dropout", "smoothing", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name):g} was given, a share from 0 to below 1 is needed")
+        if self.patience and not self.validation:
+            raise ConfigError("patience: needs samples that validate; set validation to their share, such as 0.1")
 
 
 @dataclass
 class History:
-    """What a training gave, epoch by epoch: mean loss, and validation loss and accuracy where some samples validate."""
+    """What a training gave, epoch by epoch: mean loss, and validation loss and accuracy where some samples validate.
+
+    ``kept`` is the epoch that came out.
+    """
 
     losses: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     steps: int = 0
+    kept: int = -1
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is to say of it: how many epochs, and what the one gave that came out."""
+        found: dict[str, Any] = {"epochs": len(self.losses), "loss": self.losses[self.kept] if self.losses else None}
+        named = {"validation_loss": self.validation, "validation_accuracy": self.accuracy}
+        return found | {name: values[self.kept] for name, values in named.items() if values}
 
 
-class Loss:
-    """The loss of a batch: cross-entropy with the labels. A subclass may ask for more of the model (``names``)."""
+class Extras(TypedDict, total=False):
+    """What a training may be given besides.
 
-    names: Sequence[str] = ()
+    Its loss, what sees the module after each step (to put a mask back on, say), and where its checkpoint lies.
+    """
 
-    def __init__(self, smoothing: float = 0.0) -> None:
-        self.smoothing = smoothing
-
-    def __call__(self, found: dict[str, Tensor], output: str, batch: Batch) -> Tensor:
-        """A scalar. Raises DataError when the data has no labels."""
-        labels = batch[1]
-        if labels is None:
-            raise DataError("training data: has no labels; distillation can do without")
-        scores = found[output].flatten(1)
-        return functional.cross_entropy(scores, labels, label_smoothing=self.smoothing)
+    loss: Loss
+    after_step: Callable[[GraphModule], None]
+    resume: Path | None
 
 
-def train(
-    module: GraphModule,
-    samples: Iterable[Sample],
-    how: Training,
-    progress: Progress,
-    loss: Loss | None = None,
-    resume: Path | None = None,
-) -> History:
+def train(module: GraphModule, data: Data, how: Training, progress: Progress, **more: Unpack[Extras]) -> History:
     """Train a module in place. With ``resume``, a killed run goes on from its last epoch, to the same result.
 
-    Raises DataError where data is missing.
+    ``data`` are samples or a torch DataLoader. Raises DataError where data is missing or cannot be used, ConfigError
+    where ``how`` does not fit the graph.
     """
-    return _Run(module, samples, how, progress, loss or Loss(how.smoothing), resume).run()
+    run = _Run(module, data, how, progress, more)
+    with _dropping(module, how.dropout):
+        state, history = run.engine.run(run.run)
+    module.to("cpu").load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    module.eval()
+    found: History = history
+    return found
 
 
 class _Run:
     """One training under way."""
 
-    def __init__(
-        self,
-        module: GraphModule,
-        samples: Iterable[Sample],
-        how: Training,
-        progress: Progress,
-        loss: Loss,
-        resume: Path | None,
-    ) -> None:
-        self.module, self.how, self.progress, self.loss = module, how, progress, loss
-        self.resume = resume
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.inputs, self.labels = stacked(samples, [str(v.name) for v in module.graph.graph.inputs])
-        count = len(self.inputs[0])
-        held_out = int(how.validation * count)
-        order = np.random.default_rng(how.seed).permutation(count)
-        self.judged, self.learned = order[:held_out], order[held_out:]
-        self.output = str(module.graph.graph.outputs[0].name)
-        self.optimizer = optimizer(module, how)
-        self.per_epoch = max(1, len(self.learned) // how.batch)
+    def __init__(self, module: GraphModule, data: Data, how: Training, progress: Progress, more: Extras) -> None:
+        self.module, self.how, self.progress = module, how, progress
+        self.loss = more.get("loss") or Loss(how.smoothing)
+        self.after_step, self.resume = more.get("after_step"), more.get("resume")
+        self.engine = engine(how.mixed, how.fabric)
+        names = [str(value.name) for value in module.graph.graph.inputs]
+        self.data = batches(data, names, how.batch, how.validation, how.seed)
+        self.output = scores_of(module.graph.graph)
+        self.optimizer: Any = optimizer([*module.parameters(), *self.loss.learned.parameters()], how)
+        self.wrapped: Any = module
+        self.total = how.epochs * self.data.per_epoch
         self.history, self.epoch = History(), 0
         self.average: dict[str, Tensor] = {}
+        self.best: dict[str, Tensor] = {}
 
-    def run(self) -> History:
-        self.module.to(self.device)
+    def run(self) -> tuple[dict[str, Array], History]:
+        """Train to the end: what comes out, as arrays that another process can be handed, and the history."""
+        device = self.engine.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            state = self._trained()
+        return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}, self.history
+
+    def _trained(self) -> dict[str, Tensor]:
+        self.wrapped, self.optimizer = self.engine.setup(self.module, self.optimizer, self.loss.learned)
         self._load()
-        with self.progress.task("train", self.how.epochs * self.per_epoch) as step:
-            for _ in range(self.epoch * self.per_epoch):
-                step()
-            while self.epoch < self.how.epochs and not self._waited_enough():
+        progress = self.progress if self.engine.rank == 0 else SilentProgress()
+        if self.how.mixed and not self.engine.mixed:
+            progress.note("mixed: this device does not multiply in bfloat16; training in float32")
+        with progress.task("train", self.total - self.epoch * self.data.per_epoch) as step:
+            while self.epoch < self.how.epochs and not self.engine.agreed(self._tired()):
                 self._one_epoch(step)
                 self.epoch += 1
                 self._judge()
                 self._save()
-        if self.average:
-            self.module.load_state_dict(self.average)
-        self.module.eval().to("cpu")
-        return self.history
+        return self.best or self.average or dict(self.module.state_dict())
 
-    def _waited_enough(self) -> bool:
-        """Whether so many epochs were no better than the best before them."""
+    def _tired(self) -> bool:
+        """Whether ``patience`` epochs brought nothing better than the best before them."""
         seen = self.history.validation
         return bool(self.how.patience and seen) and len(seen) - 1 - int(np.argmin(seen)) >= self.how.patience
 
-    def _one_epoch(self, step: Callable[[], None]) -> None:
-        draw = np.random.default_rng((self.how.seed, self.epoch))
+    def _one_epoch(self, step: Step) -> None:
         torch.manual_seed(self.how.seed * 1_000_003 + self.epoch)
-        order = draw.permutation(self.learned)
         total = 0.0
         self.module.train()
-        for i in range(self.per_epoch):
-            picks = order[i * self.how.batch : (i + 1) * self.how.batch]
+        for batch in self.data.epoch(np.random.default_rng((self.how.seed, self.epoch))):
+            rate = self.how.rate * factor(self.how, self.history.steps, self.total)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.how.rate * factor(self.how, self.history.steps, self.how.epochs * self.per_epoch)
-            total += self._step(picks)
-            step()
-        self.history.losses.append(total / self.per_epoch)
+                group["lr"] = rate
+            loss, hits = self._step(self._mine(batch))
+            total += loss
+            step(1, f"loss {loss:.4g}" + (f", top-1 {hits:.1%}" if hits >= 0 else "") + f", rate {rate:.2g}")
+        self.history.losses.append(total / self.data.per_epoch)
 
-    def _step(self, picks: np.ndarray[Any, Any]) -> float:
+    def _step(self, batch: Batch) -> tuple[float, float]:
+        """The loss of a batch and the share that was right (-1 without labels)."""
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for part in np.array_split(picks, self.how.accumulate):
-            batch = self._batch(part)
-            found = self.module.run(batch[0], [self.output, *self.loss.names])
-            value = self.loss(found, self.output, batch)
+        total = hits = 0.0
+        for part, share in parts(batch, self.how.accumulate):
+            value, found = self._loss_of(part)
             if self.how.l1:
                 value = value + self.how.l1 * sum(p.abs().sum() for p in weights_of(self.module))
-            value = value * (len(part) / len(picks))
-            value.backward()  # type: ignore[no-untyped-call]
-            total += float(value.detach())
+            self.engine.backward(value * share)
+            total += float(value.detach()) * share
+            hits += -share if part[1] is None else share * right(found, part[1])
         if self.how.clip:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.how.clip)
+            nn.utils.clip_grad_norm_([*self.module.parameters(), *self.loss.learned.parameters()], self.how.clip)
         self.optimizer.step()
         self.history.steps += 1
+        if self.after_step is not None:
+            with torch.no_grad():
+                self.after_step(self.module)
         self._average()
-        return total
+        return total, hits
 
-    def _batch(self, picks: np.ndarray[Any, Any]) -> Batch:
-        index = torch.from_numpy(np.ascontiguousarray(picks))
-        labels = None if self.labels is None else self.labels[index].to(self.device)
-        return [value[index].to(self.device) for value in self.inputs], labels
+    def _loss_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and the scores."""
+        with self.engine.forward():
+            found = self.wrapped.run(batch[0], [self.output, *self.loss.names])
+            return self.loss(found, self.output, batch), found[self.output].detach()
+
+    def _mine(self, batch: Batch) -> Batch:
+        """This process's share of a batch, on its device."""
+        rows = slice(self.engine.rank, None, self.engine.count)
+        inputs, labels = batch
+        device = self.engine.device
+        return [value[rows].to(device) for value in inputs], None if labels is None else labels[rows].to(device)
 
     def _average(self) -> None:
+        """Move the average; early on it follows faster, so that the first parameters do not stay in it."""
         if not self.how.ema:
             return
+        decay = min(self.how.ema, (1 + self.history.steps) / (RAMP + self.history.steps))
         for name, value in self.module.state_dict().items():
             if name not in self.average or not value.is_floating_point():
                 self.average[name] = value.detach().clone()
             else:
-                self.average[name].lerp_(value.detach(), 1 - self.how.ema)
+                self.average[name].lerp_(value.detach(), 1 - decay)
 
     def _judge(self) -> None:
-        if not len(self.judged):
-            return
+        """The loss and accuracy, on what is held out, of what would come out now."""
+        now = {name: value.clone() for name, value in self.module.state_dict().items()} if self.average else {}
+        if now:
+            self.module.load_state_dict(self.average)
         self.module.eval()
-        total, right = 0.0, 0
+        total, hits, count, labelled = 0.0, 0.0, 0, True
         with torch.no_grad():
-            for picks in np.array_split(self.judged, max(1, len(self.judged) // self.how.batch)):
-                batch = self._batch(picks)
-                found = self.module.run(batch[0], [self.output, *self.loss.names])
-                total += float(self.loss(found, self.output, batch)) * len(picks)
-                if batch[1] is not None:
-                    right += int((found[self.output].flatten(1).argmax(1) == batch[1]).sum())
-        self.history.validation.append(total / len(self.judged))
-        self.history.accuracy.append(right / len(self.judged))
+            for inputs, labels in self.data.judged():
+                device, size = self.engine.device, len(inputs[0])
+                batch = [value.to(device) for value in inputs], None if labels is None else labels.to(device)
+                loss, found = self._loss_of(batch)
+                total, count = total + float(loss) * size, count + size
+                labelled = batch[1] is not None
+                hits += right(found, batch[1]) * size if batch[1] is not None else 0.0
+        if count:
+            self.history.validation.append(total / count)
+            self.history.accuracy += [hits / count] if labelled else []
+            if self.how.patience and self.history.validation[-1] == min(self.history.validation):
+                self.best = {name: value.clone() for name, value in self.module.state_dict().items()}
+                self.history.kept = len(self.history.validation) - 1
+        if now:
+            self.module.load_state_dict(now)
 
     def _save(self) -> None:
         """A checkpoint, written beside and renamed."""
-        if self.resume is None:
+        if self.resume is None or self.engine.rank:
             return
         state = {
+            "how": asdict(self.how),
             "epoch": self.epoch,
             "module": self.module.state_dict(),
+            "learned": self.loss.learned.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
+            "best": self.best,
             "history": vars(self.history),
         }
         partial = self.resume.with_suffix(".partial")
@@ -215,12 +262,30 @@ class _Run:
         partial.replace(self.resume)
 
     def _load(self) -> None:
+        """Go on from a checkpoint; one of other settings counts as absent."""
         if self.resume is None or not self.resume.is_file():
             return
-        state = torch.load(self.resume, weights_only=True, map_location=self.device)
+        state = torch.load(self.resume, weights_only=True, map_location=self.engine.device)
+        if state["how"] != asdict(self.how):
+            return
         self.module.load_state_dict(state["module"])
+        self.loss.learned.load_state_dict(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.average, self.history = state["epoch"], state["average"], History(**state["history"])
+        self.epoch, self.average, self.best = state["epoch"], state["average"], state["best"]
+        self.history = History(**state["history"])
+
+
+@contextmanager
+def _dropping(module: GraphModule, share: float) -> Iterator[None]:
+    """Drop a share of what the last layer reads, for a while. Raises ConfigError where it reads the graph's input."""
+    name = classifier_input(module.graph.graph) if share else None
+    if share and name is None:
+        raise ConfigError("dropout: the first output comes from no layer with weights that reads an inner tensor")
+    module.dropped = {name: share} if name else {}
+    try:
+        yield
+    finally:
+        module.dropped = {}
 
 
 def factor(how: Training, step: int, total: int) -> float:
@@ -239,9 +304,9 @@ def factor(how: Training, step: int, total: int) -> float:
     return shares[how.schedule]
 
 
-def optimizer(module: GraphModule, how: Training) -> torch.optim.Optimizer:
+def optimizer(parameters: Iterable[nn.Parameter], how: Training) -> torch.optim.Optimizer:
     """The optimizer; only weights (of two axes or more) decay."""
-    held = [p for p in module.parameters() if p.requires_grad]
+    held = [p for p in parameters if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in held if p.ndim > 1], "weight_decay": how.decay},
         {"params": [p for p in held if p.ndim <= 1], "weight_decay": 0.0},
@@ -257,18 +322,3 @@ def optimizer(module: GraphModule, how: Training) -> torch.optim.Optimizer:
 def weights_of(module: GraphModule) -> Iterator[nn.Parameter]:
     """The parameters of two axes or more."""
     yield from (p for p in module.parameters() if p.ndim > 1)
-
-
-def stacked(samples: Iterable[Sample], names: Sequence[str]) -> tuple[list[Tensor], Tensor | None]:
-    """Samples as one batch: inputs in the order of ``names``, and labels where every sample has one."""
-    found: list[list[Any]] = [[] for _ in names]
-    labels: list[Any] = []
-    for sample in samples:
-        for values, name in zip(found, names, strict=True):
-            values.append(sample.inputs[name])
-        labels.append(sample.label)
-    if not labels:
-        raise DataError("training data: holds no samples")
-    whole = [torch.from_numpy(np.concatenate(values)) for values in found]
-    known = None if any(label is None for label in labels) else torch.from_numpy(np.asarray(labels, np.int64))
-    return whole, known

@@ -226,8 +226,37 @@ def _weight(unit: Unit, source: QParams, out: QParams, bias: Array | None, rules
     if (linear and not rules.per_channel_fully_connected) or grouped or weights.ndim < 2:
         axis = None
     bound = weights.max(axis=tuple(i for i in range(weights.ndim) if i != axis)) if weights.size else np.zeros(1)
-    floor = np.asarray(out.scale[0] / source.scale[0] * SMALLEST_MULTIPLIER)
-    if bias is not None:
-        size = np.abs(bias.astype(np.float64)) if axis is not None else np.abs(bias.astype(np.float64)).max(initial=0.0)
-        floor = np.maximum(floor, size / (source.scale[0] * LARGEST_BIAS))
-    return numerics.symmetric(np.maximum(bound, floor * 127), axis)
+    return numerics.symmetric(np.maximum(bound, least_scale(source, out, bias, axis) * 127), axis)
+
+
+def least_scale(source: QParams, out: QParams, bias: Array | None, axis: int | None) -> Array:
+    """The smallest weight scale whose bias fits int32 and whose multiplier runtimes can hold; one a channel, or one."""
+    floor: Array = np.asarray(out.scale[0] / source.scale[0] * SMALLEST_MULTIPLIER)
+    if bias is None:
+        return floor
+    size = np.abs(bias.astype(np.float64)) if axis is not None else np.abs(bias.astype(np.float64)).max(initial=0.0)
+    return np.asarray(np.maximum(floor, size / (source.scale[0] * LARGEST_BIAS)))
+
+
+def joined(model: ir.Model, plan: QuantPlan) -> Groups:
+    """Which tensors of a plan are one scale: those that must be, constants among them, and copies that came out so."""
+    groups = Groups()
+    for unit in all_units(model.graph):
+        if not has_integer_kernel(unit) or unit.node.name in plan.float_nodes:
+            continue
+        sets = list(tied(unit))
+        if OPS[unit.node.op_type].quant.scale is Scale.SHARED:
+            sets = [(*sets[0], *(str(value.name) for value in inputs_of(unit) if constant(value) is not None))]
+        names = activations_of(unit)
+        if unit.node.op_type == "Identity" and len({plan.get(name) for name in names}) == 1:
+            sets.append(tuple(names))
+        for first, *others in filter(None, sets):
+            for name in others:
+                groups.join(first, name)
+    return groups
+
+
+def is_fixed(unit: Unit, plan: QuantPlan) -> bool:
+    """Whether a unit's output has the scale that the specification fixes."""
+    quant, q = OPS[unit.node.op_type].quant, plan.get(str(unit.outputs[0].name))
+    return quant.fixed is not None and q is not None and q == numerics.fixed(*quant.fixed, q.dtype)

@@ -211,14 +211,14 @@ def _rounded(layer: _Layer, scales: Array, quant: QParams) -> Array:
     inverse = np.linalg.inv(moments[group[:, :, None], order[:, :, None], order[:, None, :]])
     factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)  # upper: inverse = factor^T factor
     rest = layer.weights[group[:, :, None], np.arange(outs)[None, :, None], order[:, None, :]].copy()
-    done = np.empty_like(rest)
+    done, zero = np.empty_like(rest), rest == 0  # what was pruned stays so, as in SparseGPT (Frantar & Alistarh 2023)
     low, high = quant.limits
     for start in range(0, width, BLOCK):
         end = min(start + BLOCK, width)
         errors = np.empty((groups, outs, end - start))
         for i in range(start, end):
             column = rest[:, :, i]
-            done[:, :, i] = np.clip(np.rint(column / scales), low, high) * scales
+            done[:, :, i] = np.where(zero[:, :, i], 0.0, np.clip(np.rint(column / scales), low, high) * scales)
             errors[:, :, i - start] = (column - done[:, :, i]) / factor[:, None, i, i]
             rest[:, :, i:end] -= errors[:, :, i - start, None] * factor[:, None, i, i:end]
         rest[:, :, end:] -= errors @ factor[:, start:end, end:]

@@ -44,11 +44,13 @@ class Rules:
     """What a target asks of the plan, and what it was ``given`` by name (``from_qdq``).
 
     Where scales are given, a tensor without one stays real; only that of the model's outputs are drawn from ranges.
+    ``bounds`` are what a weight's channels are scaled by where their own largest is smaller (``codebook``).
     """
 
     per_channel_fully_connected: bool = True
     float_nodes: frozenset[str] = frozenset()
     given: Mapping[str, QParams] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Groups:
@@ -219,13 +221,16 @@ def _weight(unit: Unit, source: QParams, out: QParams, bias: Array | None, rules
     given = _given_weight(unit, rules)
     if given is not None:
         return given
-    weights = np.abs(np.asarray(constant(node.inputs[int(quant.weight or 0)]), np.float64))
+    value = node.inputs[int(quant.weight or 0)]
+    weights = np.abs(np.asarray(constant(value), np.float64))
     axis = quant.channel_axis
     linear = node.op_type in ("Gemm", "MatMul")
     grouped = node.op_type == "ConvTranspose" and int(attributes(node).get("group", 1)) > 1
     if (linear and not rules.per_channel_fully_connected) or grouped or weights.ndim < 2:
         axis = None
     bound = weights.max(axis=tuple(i for i in range(weights.ndim) if i != axis)) if weights.size else np.zeros(1)
+    if axis is not None and value is not None:
+        bound = np.maximum(bound, rules.bounds.get(str(value.name), 0.0))
     return numerics.symmetric(np.maximum(bound, least_scale(source, out, bias, axis) * 127), axis)
 
 

@@ -1,0 +1,203 @@
+"""How small pruning, clustering and int8 make a trained network, and what low rank saves and costs.
+
+    python benchmarks/compress_small.py [size] [curve] [--short]
+
+size    ResNet20: prune, cluster, int8; its constants in a Huffman code against float32, and the accuracy against the
+        same network fine-tuned for as long without compression.
+curve   ResNet56 by Tucker-2 at several budgets of multiply-adds, as decomposed and fine-tuned.
+
+``--short`` trains for one epoch a step on 4,000 images: it shows that all of it works, and its figures are no result
+to quote. Fine-tuning alone moves the accuracy on these images, so only like is compared with like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import shared
+
+from edgekit.compress import cluster, low_rank, magnitude  # noqa: F401 - they declare their methods
+from edgekit.compress.coded import integers_bytes
+from edgekit.compress.steps import Context, read_step, run_step
+from edgekit.emitters import Artifact, tflite
+from edgekit.frontends import load_source
+from edgekit.inputs import InputConfig
+from edgekit.passes import opened, prepare
+from edgekit.progress import SilentProgress
+from edgekit.quant import codebook
+from edgekit.quant.calibrate import observe, ranges_of
+from edgekit.quant.plan import QuantPlan
+from edgekit.quant.ranges import Method
+from edgekit.quant.solve import Rules, solve
+from edgekit.samples import Samples, open_samples
+from edgekit.verify import ArtifactModel, FloatModel
+
+SHAPE = (1, 3, 32, 32)
+SPARSITY, CLUSTERS = 0.65, 16
+SMALLER, LOST = 12.0, 1.0  # the floors: times, and points of top-1
+BUDGETS = (0.8, 0.65, 0.5, 0.35)
+HOW = {"batch": 64, "optimizer": "nesterov", "rate": 0.01, "schedule": "cosine"}
+CENTROIDS = {**HOW, "rate": 0.002}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How long a run is: images that train, and epochs of pruning (or of what is compared) and of clustering."""
+
+    images: int
+    epochs: int
+    more: int
+    judged: int
+
+    @property
+    def said(self) -> str:
+        """For the results."""
+        return f"{self.epochs} + {self.more} epochs on {self.images:,} images, judged on {self.judged:,}"
+
+
+LONG, SHORT = Form(12_000, 10, 5, 5_000), Form(4_000, 1, 1, 5_000)
+
+
+def data(name: str, limit: int) -> Samples:
+    """Images of ``../shared``, prepared."""
+    return open_samples(str(shared.DATA / name), {"x": SHAPE}, {"x": InputConfig(**shared.CIFAR)}, limit=limit)
+
+
+def step(graph: ir.Model, form: Form, **written: Any) -> tuple[ir.Model, dict[str, Any]]:
+    """One ``[[compress]]`` step, trained on the training images."""
+    started = time.perf_counter()
+    found, settings, _ = read_step(written, "benchmarks", 0)
+    train = data("cifar10_train.npz", form.images)
+    done = run_step(graph, found, settings, Context(train, train, SilentProgress()))
+    print(f"{written['method']}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    return done.graph, dict(done.facts)
+
+
+def top1(model: FloatModel | ArtifactModel, form: Form) -> float:
+    """Share of test images whose largest output is their label, in percent."""
+    right = total = 0
+    for sample in data("cifar10_test.npz", form.judged):
+        (scores,) = model.outputs(sample.inputs).values()
+        right, total = right + int(np.argmax(scores) == sample.label), total + 1
+    return 100 * right / total
+
+
+def integers(graph: ir.Model) -> tuple[ir.Model, QuantPlan, Artifact]:
+    """The int8 TFLite artifact, its plan and prepared graph; channels are not equalized, which would mix values."""
+    prepared, method = prepare(graph), Method("mse")
+    samples = data("cifar10_calib.npz", 256)
+    ranges = ranges_of(observe(prepared, samples, method, SilentProgress(), len(samples)), method)
+    plan = solve(prepared, ranges, Rules(bounds=codebook.bounds(graph, prepared)))
+    return prepared, plan, tflite.emit(prepared, plan)
+
+
+def source(name: str) -> ir.Model:
+    """A trained network of ``../shared``, as it can be trained."""
+    return opened(load_source(f"definitions:{name}", None, {"x": SHAPE}, shared.MODELS).model)
+
+
+def size(form: Form) -> dict[str, Any]:
+    """Prune, cluster, int8 on ResNet20, beside the same training without."""
+    graph = source("cifar10_resnet20")
+    plain, _ = step(graph, form, method="fine-tune", epochs=form.epochs, **HOW)
+    plain, _ = step(plain, form, method="fine-tune", epochs=form.more, **CENTROIDS)
+    pruned, sparse = step(graph, form, method="prune", sparsity=SPARSITY, scope="global", epochs=form.epochs, **HOW)
+    found, shared_values = step(pruned, form, method="cluster", clusters=CLUSTERS, epochs=form.more, **CENTROIDS)
+    prepared, plan, artifact = integers(found)
+    sizes = integers_bytes(prepared, plan)
+    whole = tflite.emit(prepare(plain), QuantPlan({})).data
+    accuracy = {
+        "source": top1(FloatModel(prepare(graph)), form),
+        "fine-tuned float": top1(FloatModel(prepare(plain)), form),
+        "fine-tuned int8": top1(ArtifactModel(integers(plain)[2].data), form),
+        "compressed float": top1(FloatModel(prepared), form),
+        "compressed int8": top1(ArtifactModel(artifact.data), form),
+    }
+    shared.table("ResNet20, top-1 in %", ("", "top-1"), [(name, f"{value:.2f}") for name, value in accuracy.items()])
+    return {
+        "form": form.said,
+        "accuracy": accuracy,
+        "sparsity": sparse["sparsity"],
+        "float_coded": shared_values["coded_bytes"],
+        "int8_coded": sizes,
+        "artifact": {
+            "float": len(whole),
+            "int8": len(artifact.data),
+            "int8_gzip": len(gzip.compress(artifact.data, 9)),
+        },
+        "floors": [
+            shared.at_least("times smaller, constants in a Huffman code", sizes["ratio"], SMALLER),
+            shared.at_most(
+                "points lost against fine-tuned float",
+                accuracy["fine-tuned float"] - accuracy["compressed int8"],
+                LOST,
+            ),
+        ],
+    }
+
+
+def curve(form: Form) -> dict[str, Any]:
+    """Tucker-2 on ResNet56 at several budgets."""
+    graph = source("cifar10_resnet56")
+    plain, _ = step(graph, form, method="fine-tune", epochs=form.epochs, **HOW)
+    rows: list[dict[str, Any]] = []
+    for budget in BUDGETS:
+        still, facts = step(graph, form, method="low-rank", macs=budget, epochs=0)
+        tuned, _ = step(still, form, method="fine-tune", epochs=form.epochs, **HOW)
+        rows.append(
+            {
+                "budget": budget,
+                "macs": facts["macs_after"] / facts["macs_before"],
+                "layers": len(facts["layers"]),
+                "as_decomposed": top1(FloatModel(prepare(still)), form),
+                "fine_tuned": top1(FloatModel(prepare(tuned)), form),
+            }
+        )
+    accuracy = {"source": top1(FloatModel(prepare(graph)), form), "fine-tuned": top1(FloatModel(prepare(plain)), form)}
+    shared.table(
+        f"ResNet56 by Tucker-2 (source {accuracy['source']:.2f} %, fine-tuned {accuracy['fine-tuned']:.2f} %)",
+        ("budget", "MACs", "layers", "as decomposed", "fine-tuned"),
+        [
+            (
+                f"{r['budget']:g}",
+                f"{r['macs']:.3f}",
+                str(r["layers"]),
+                f"{r['as_decomposed']:.2f}",
+                f"{r['fine_tuned']:.2f}",
+            )
+            for r in rows
+        ],
+    )
+    return {"form": form.said, "accuracy": accuracy, "points": rows}
+
+
+PARTS = {"size": ("cifar10_resnet20", size), "curve": ("cifar10_resnet56", curve)}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the parts that are named, or both."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="by default all")
+    parser.add_argument("--short", action="store_true", help="one epoch on 4,000 images: no result to quote")
+    given = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    shared.chosen([], ["cifar10_resnet20"])  # ends here where ``../shared`` is absent
+    shared.definitions()
+    results = {}
+    for part in given.parts or PARTS:
+        network, run = PARTS[part]
+        results[f"{network} {part}{', short' if given.short else ''}"] = run(SHORT if given.short else LONG)
+    shared.finish("compress_small", results)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -12,12 +12,10 @@ from edgekit.compress.layers import layers_of, macs_of, macs_of_node
 from edgekit.compress.low_rank import FORMS, Candidate, form_of, replace
 from edgekit.compress.module import to_torch
 from edgekit.compress.ranks import by_energy, by_vbmf
-from edgekit.compress.steps import Context, read_step, run_step
 from edgekit.errors import ConfigError
 from edgekit.frontends.onnx import infer_shapes
 from edgekit.passes import opened
 from edgekit.passes.constants import remove_unused
-from edgekit.progress import SilentProgress
 from edgekit.reference import Reference
 
 
@@ -204,5 +202,4 @@ def test_it_is_trained_and_both_artifacts_take_it_in_float_and_int8(kind: str) -
 )
 def test_settings_that_say_nothing_sound_are_refused(written: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        found, settings, _ = read_step({"method": "low-rank", "epochs": 0, **written}, "edgekit.toml", 0)
-        run_step(network(), found, settings, Context([], [], SilentProgress()))
+        compressed(network(), method="low-rank", epochs=0, **written)

@@ -49,10 +49,10 @@ class LowRank:
 
     def __post_init__(self) -> None:
         if self.energy is not None and self.macs is not None:
-            raise ConfigError("compress.energy: either energy or macs says the ranks")
+            raise ConfigError("energy: either energy or macs says the ranks")
         for key, share in (("energy", self.energy), ("macs", self.macs)):
             if share is not None and not 0 < share <= 1:
-                raise ConfigError(f"compress.{key}: {share:g} was given, a share above 0 and up to 1 is needed")
+                raise ConfigError(f"{key}: {share:g} was given, a share above 0 and up to 1 is needed")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import shared
 
 from edgekit.compress import cluster, low_rank, magnitude  # noqa: F401 - they declare their methods
 from edgekit.compress.coded import integers_bytes
-from edgekit.compress.steps import Context, read_step, run_step
+from edgekit.compress.steps import METHODS, Context, read_settings
 from edgekit.emitters import Artifact, tflite
 from edgekit.frontends import load_source
 from edgekit.inputs import InputConfig
@@ -39,6 +39,7 @@ from edgekit.quant.plan import QuantPlan
 from edgekit.quant.ranges import Method
 from edgekit.quant.solve import Rules, solve
 from edgekit.samples import Samples, open_samples
+from edgekit.toml_table import Table
 from edgekit.verify import ArtifactModel, FloatModel
 
 SHAPE = (1, 3, 32, 32)
@@ -75,10 +76,10 @@ def data(name: str, limit: int) -> Samples:
 def step(graph: ir.Model, form: Form, **written: Any) -> tuple[ir.Model, dict[str, Any]]:
     """One ``[[compress]]`` step, trained on the training images."""
     started = time.perf_counter()
-    found, settings, _ = read_step(written, "benchmarks", 0)
-    train = data("cifar10_train.npz", form.images)
-    done = run_step(graph, found, settings, Context(train, train, SilentProgress()))
-    print(f"{written['method']}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    found, train = METHODS[written.pop("method")], data("cifar10_train.npz", form.images)
+    settings = read_settings(found.settings, Table(written, "benchmarks"))
+    done = found.run(graph, settings, Context(train, train, SilentProgress()))
+    print(f"{found.name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return done.graph, dict(done.facts)
 
 

@@ -12,7 +12,7 @@ from edgekit.compress.coded import clustered_bytes, constants, entropy, packed
 from edgekit.compress.kept import Kept
 from edgekit.compress.layers import layers_of
 from edgekit.compress.module import from_torch, to_torch
-from edgekit.compress.steps import Context, Outcome, facts_of, method
+from edgekit.compress.steps import Context, Outcome, method
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError
 from edgekit.graph import Array, constant
@@ -54,7 +54,7 @@ def cluster(graph: ir.Model, settings: Cluster, context: Context) -> Outcome:
         history = train(module, context.training, settings.training, context.progress, resume=context.checkpoint)
         kept.settle(module)
         found = from_torch(module)
-        facts = facts_of(history, settings.training)
+        facts = history.facts
     return Outcome(found, _facts(found, names) | {"left": [x.name for x in layers if x.name not in names]} | facts)
 
 

@@ -30,7 +30,7 @@ class Engine:
     def setup(self, module: Any, optimizer: Any, learned: nn.ModuleDict) -> tuple[Any, Any]:
         """The module and the optimizer as they are to be used."""
         learned.to(self.device)
-        return module.to(self.device), optimizer
+        return module.to(self.device, memory_format=torch.channels_last), optimizer
 
     def forward(self) -> AbstractContextManager[Any]:
         """Around every pass through the module."""

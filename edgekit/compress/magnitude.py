@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgekit.compress.coded import constants, packed
 from edgekit.compress.layers import Layer, layers_of
 from edgekit.compress.module import GraphModule, from_torch, to_torch
-from edgekit.compress.steps import Context, Outcome, facts_of, method
+from edgekit.compress.steps import Context, Outcome, method
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError
 from edgekit.graph import constant
@@ -204,7 +204,7 @@ def _trained(module: GraphModule, masks: Masks, context: Context, run: str = "")
         masks.move(values, masks.sparsity())
     for name, mask in masks.masks.items():  # an average of the weights is not zero where the last ones are
         values[name].mul_(mask)
-    return facts_of(history, how)
+    return history.facts
 
 
 def _find_by_rewinding(module: GraphModule, masks: Masks, context: Context) -> None:

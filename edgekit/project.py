@@ -19,7 +19,7 @@ from edgekit.target import PRECISIONS, RECURRENT
 from edgekit.toml_table import Table, near_misses, read_toml
 
 METRICS = ("top1", "top5")
-ROUNDINGS = ("reconstruct", "nearest")
+ROUNDINGS = ("reconstruct", "nearest", "adaround")
 PATH_KEYS = ("model.source", "model.weights", "calibration.data", "evaluation.data")
 
 

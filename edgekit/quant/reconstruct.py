@@ -34,7 +34,7 @@ WIDEST = 4608  # inputs of a group; beyond, the second moments would not fit and
 
 
 @dataclass
-class _Layer:
+class Layer:
     """A layer with constant weights, seen as groups of matrices (group, out, in), and the moments of its inputs."""
 
     unit: Unit
@@ -49,9 +49,44 @@ class _Layer:
         """Take in one input of the layer, source layout, of so many samples."""
         wanted = min(COLUMNS * self.weights.shape[2], MOST_COLUMNS)
         most = int(np.clip(wanted / samples, FEWEST, MOST))
-        self.waiting.append(self._columns(value, draw, most))
+        self.waiting.append(self.columns(value, draw, most))
         if sum(columns.shape[2] for columns in self.waiting) >= self.weights.shape[2]:
             self.settle()
+
+    @property
+    def input(self) -> str:
+        """The name of what the weights multiply."""
+        value = self.unit.node.inputs[0]
+        assert value is not None
+        return str(value.name)
+
+    @property
+    def weight(self) -> ir.Value:
+        """The weights as the model holds them."""
+        value = constant_weight(self.unit)
+        assert value is not None
+        return value
+
+    @property
+    def bias(self) -> ir.Value | None:
+        """The layer's own constant bias, where it has one."""
+        value = self.unit.bias_value
+        return value if value is not None and constant(value) is not None and len(value.uses()) == 1 else None
+
+    def scales(self, plan: QuantPlan) -> Array:
+        """The weight's scale for each output: (group, out)."""
+        scale = np.asarray(plan[str(self.weight.name)].scale, np.float64)
+        return np.broadcast_to(scale, (self.weights.shape[0] * self.weights.shape[1],)).reshape(self.weights.shape[:2])
+
+    def constants(self, rounded: Array, error: Array) -> dict[str, Array]:
+        """Weights (group, out, in), and the bias with the mean ``error`` (group, out) of outputs added, by name."""
+        array = rounded.reshape(-1, rounded.shape[2])
+        stored = array.T if self.unit.node.op_type == "MatMul" else array.reshape(shape_of(self.weight))
+        found = {str(self.weight.name): stored.astype(np.float32)}
+        bias = constant(self.bias)
+        if self.bias is not None and bias is not None:
+            found[str(self.bias.name)] = (bias + error.reshape(-1)).astype(np.float32)
+        return found
 
     def settle(self) -> None:
         """Add what waits to the moments: many columns at a time, or writing the moments would take most of the time."""
@@ -62,7 +97,8 @@ class _Layer:
             self.count += columns.shape[2]
             self.waiting = []
 
-    def _columns(self, value: Array, draw: np.random.Generator, most: int) -> Array:
+    def columns(self, value: Array, draw: np.random.Generator, most: int) -> Array:
+        """At most so many of the vectors that the weights multiply in one input: (group, in, positions)."""
         groups, _, width = self.weights.shape
         if not self.window:
             rows = value.reshape(-1, value.shape[-1])
@@ -93,25 +129,25 @@ def reconstruct(
     """
     found: dict[str, Array] = {}
     stride = -(-total // SAMPLES)
-    passes = list(_passes(_layers(model, plan)))
+    passes = list(_passes(layers_of(model, plan)))
     looked_at = -(-total // stride)
     with progress.task("round weights", len(passes) * looked_at) as step:
         for layers in passes:
-            reference = Reference(model, list(dict.fromkeys(_input(layer) for layer in layers)))
+            reference = Reference(model, list(dict.fromkeys(layer.input for layer in layers)))
             draw = np.random.default_rng(0)
             for sample in islice(samples, 0, None, stride):
                 values = reference.run(sample.inputs)
                 for layer in layers:
-                    layer.add(values[_input(layer)], draw, looked_at)
+                    layer.add(values[layer.input], draw, looked_at)
                 step()
             while layers:
                 found |= _rounded_layer(layers.pop(0), plan)
     return found
 
 
-def _passes(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
+def _passes(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
     """The layers, as many at a time as their second moments may take memory."""
-    now: list[_Layer] = []
+    now: list[Layer] = []
     for layer in layers:
         if now and sum(item.moments.nbytes for item in (*now, layer)) > MEMORY:
             yield now
@@ -131,17 +167,12 @@ def with_constants(model: ir.Model, constants: Mapping[str, Array]) -> ir.Model:
 
 def weights_of(model: ir.Model, plan: QuantPlan) -> dict[str, QParams]:
     """The weights that ``reconstruct`` rounds, and how the plan quantizes them: all that the result depends on."""
-    names = [str(value.name) for layer in _layers(model, plan) if (value := constant_weight(layer.unit)) is not None]
+    names = [str(layer.weight.name) for layer in layers_of(model, plan)]
     return {name: plan[name] for name in names}
 
 
-def _input(layer: _Layer) -> str:
-    value = layer.unit.node.inputs[0]
-    assert value is not None
-    return str(value.name)
-
-
-def _layers(model: ir.Model, plan: QuantPlan) -> list[_Layer]:
+def layers_of(model: ir.Model, plan: QuantPlan) -> list[Layer]:
+    """Every layer whose constant weights, int8 in the plan, nobody else reads."""
     found = []
     for unit in units(model.graph):
         weight = constant_weight(unit)
@@ -155,7 +186,7 @@ def _layers(model: ir.Model, plan: QuantPlan) -> list[_Layer]:
     return found
 
 
-def _conv(unit: Unit, array: Array) -> _Layer | None:
+def _conv(unit: Unit, array: Array) -> Layer | None:
     attrs = attributes(unit.node)
     if attrs.get("auto_pad", "NOTSET") != "NOTSET":
         return None
@@ -169,38 +200,27 @@ def _conv(unit: Unit, array: Array) -> _Layer | None:
     }
     weights = array.reshape(groups, array.shape[0] // groups, -1)
     width = weights.shape[2]
-    return _Layer(unit, weights, np.zeros((groups, width, width)), np.zeros((groups, width)), window=window)
+    return Layer(unit, weights, np.zeros((groups, width, width)), np.zeros((groups, width)), window=window)
 
 
-def _linear(unit: Unit, array: Array) -> _Layer | None:
+def _linear(unit: Unit, array: Array) -> Layer | None:
     if unit.node.op_type not in ("Gemm", "MatMul") or array.ndim != 2:
         return None
     weights = (array if unit.node.op_type == "Gemm" else array.T)[None]
     width = weights.shape[2]
-    return _Layer(unit, weights, np.zeros((1, width, width)), np.zeros((1, width)))
+    return Layer(unit, weights, np.zeros((1, width, width)), np.zeros((1, width)))
 
 
-def _rounded_layer(layer: _Layer, plan: QuantPlan) -> dict[str, Array]:
+def _rounded_layer(layer: Layer, plan: QuantPlan) -> dict[str, Array]:
     """The layer's weight, and its bias where it has one of its own that is constant."""
     layer.settle()
-    weight = constant_weight(layer.unit)
-    if weight is None or layer.count == 0:
+    if layer.count == 0:
         return {}
-    quant = plan[str(weight.name)]
-    scales = np.broadcast_to(np.asarray(quant.scale, np.float64), (layer.weights.shape[0] * layer.weights.shape[1],))
-    rounded = _rounded(layer, scales.reshape(layer.weights.shape[:2]), quant)
-    error = np.einsum("goi,gi->go", layer.weights - rounded, layer.mean / layer.count).reshape(-1)
-    array = rounded.reshape(-1, rounded.shape[2])
-    stored = array.T if layer.unit.node.op_type == "MatMul" else array.reshape(shape_of(weight))
-    found = {str(weight.name): stored.astype(np.float32)}
-    value = layer.unit.bias_value
-    bias = constant(value)
-    if value is not None and bias is not None and len(value.uses()) == 1:
-        found[str(value.name)] = (bias + error).astype(np.float32)
-    return found
+    rounded = _rounded(layer, layer.scales(plan), plan[str(layer.weight.name)])
+    return layer.constants(rounded, np.einsum("goi,gi->go", layer.weights - rounded, layer.mean / layer.count))
 
 
-def _rounded(layer: _Layer, scales: Array, quant: QParams) -> Array:
+def _rounded(layer: Layer, scales: Array, quant: QParams) -> Array:
     """The weights on their grid (group, out, in), rounded column by column with the error carried on."""
     groups, outs, width = layer.weights.shape
     moments = layer.moments / layer.count

@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit import compression, emit, verify
+from edgekit import compression, emit, ladder, verify
 from edgekit.errors import ConfigError
 from edgekit.frontends import Loaded, load_source
 from edgekit.output import prepare_folder
 from edgekit.progress import Progress, SilentProgress
 from edgekit.project import Project
 from edgekit.quant.from_qdq import lift
-from edgekit.quant.precision import needs_calibration
-from edgekit.report.model import (
-    Report,
-)
+from edgekit.report.model import Report
 from edgekit.samples import Samples, look
 from edgekit.stages import Work
 from edgekit.target import Target, list_targets, load_target
@@ -42,20 +39,20 @@ def build(
     """
     work = Work(project, prepare_folder(out), progress or SilentProgress(), command)
     _known_gates(project)
+    ladder.refuse_idle(project, targets)
     work.compress_steps = compression.read(project)
     profiles = [_profile(project, name) for name in dict.fromkeys(targets)]
     with work.stage("load"):
         source = _load(project)
         lifted = lift(source.model)
         graph, given = lifted.graph, lifted.given
-    config = emit.resolved(graph, project.quantization, str(project.file))
-    precisions = {target: emit.precision_of(graph, target, config.precision) for target in profiles}
+    work.config = config = emit.resolved(graph, project.quantization, str(project.file))
+    work.precisions = precisions = {t: emit.precision_of(graph, t, config.precision) for t in profiles}
     emit.refuse_unsupported(graph, precisions, config, given)
     if given and set(precisions.values()) != {"int8"}:
         raise ConfigError("the model is quantized to int8 already; another precision needs the float model")
     work.warnings += emit.unasked(precisions, config.precision)
-    ranges_wanted = any(map(needs_calibration, precisions.values()))
-    calibrated = ranges_wanted or bool(project.calibration.data)
+    calibrated = work.wants_ranges or bool(project.calibration.data)
     work.open(graph, calibrated)
     with work.stage("check"):
         check = _against_source(source, graph, work.calibration)
@@ -65,16 +62,14 @@ def build(
             )
         if calibrated:
             work.warnings += look(work.calibration)
-    lifted = compression.compress(work, source.model, lifted, precisions, config)
-    basis = work.basis(lifted, ranges_wanted)
-    work.rounds = project.calibration.rounding == "reconstruct" and calibrated
-    found = [work.built(target, precision, basis, config) for target, precision in precisions.items()]
+    lifted = compression.compress(work, source.model, lifted)
+    facts = work.model_facts(graph, work.wants_ranges) | {"source_check": check}
+    found = ladder.climb(work, lifted, graph, facts) if project.calibration.method == "auto" else work.built(lifted)
     for built in found:
         work.examine(built, graph)
     if work.evaluation is not None:
         work.warnings += look(work.evaluation, "evaluation")
-    facts = work.model_facts(graph, bool(basis.ranges)) | {"source_check": check}
-    return [work.report(built, found, facts) for built in found]
+    return [work.publish(built, work.report(built, found, facts)) for built in found]
 
 
 def _profile(project: Project, name: str) -> Target:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,21 +20,17 @@ from edgekit.graph import constant, is_float, shape_of
 from edgekit.measure import compare
 from edgekit.output import CACHE, prepare_folder, write
 from edgekit.passes import opened, prepare
-from edgekit.project import Project, QuantizationConfig
+from edgekit.project import Project
 from edgekit.quant import codebook
 from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.plan import QuantPlan
-from edgekit.quant.precision import needs_calibration
 from edgekit.quant.solve import Rules
 from edgekit.reference import serialize
 from edgekit.report.model import Compression
 from edgekit.samples import Samples, open_training
-from edgekit.target import Target
 
 if TYPE_CHECKING:
     from edgekit.stages import Work
-
-Precisions = Mapping[Target, str]
 
 
 def read(project: Project) -> list[Any]:
@@ -53,9 +48,7 @@ def read(project: Project) -> list[Any]:
     return steps
 
 
-def compress(
-    work: Work, source: ir.Model, lifted: Lifted, precisions: Precisions, config: QuantizationConfig
-) -> Lifted:
+def compress(work: Work, source: ir.Model, lifted: Lifted) -> Lifted:
     """The graph after every step, prepared; what was finished before comes from the cache.
 
     A step with ``keep_if = "latency"`` is taken back where the artifact is not really faster after it.
@@ -65,17 +58,17 @@ def compress(
     if lifted.scales:
         raise ConfigError("the model is quantized to int8 already; [[compress]] needs the float model")
     for step in work.compress_steps:
-        if step.method.plans and set(precisions.values()) != {"int8"}:
-            others = ", ".join(f"{target.name} {found}" for target, found in precisions.items() if found != "int8")
+        if step.method.plans and set(work.precisions.values()) != {"int8"}:
+            others = ", ".join(f"{target.name} {found}" for target, found in work.precisions.items() if found != "int8")
             raise ConfigError(f"{step.method.name} trains int8 weights and activations; other precisions: {others}")
-    return _Compiler(work, opened(source), precisions, config).run(lifted)
+    return _Compiler(work, opened(source)).run(lifted)
 
 
 class _Compiler:
     """One compile stage under way."""
 
-    def __init__(self, work: Work, source: ir.Model, precisions: Precisions, config: QuantizationConfig) -> None:
-        self._work, self._source, self._precisions, self._config = work, source, precisions, config
+    def __init__(self, work: Work, source: ir.Model) -> None:
+        self._work, self._source = work, source
 
     def run(self, prepared: Lifted) -> Lifted:
         """Step after step."""
@@ -123,9 +116,9 @@ class _Compiler:
     def _rules(self, graph: ir.Model) -> Rules:
         """What a plan must be like for every target."""
         prepared, rules = prepare(graph), Rules()
-        for target, precision in self._precisions.items():
-            form = emit.form(prepared, target, precision, self._config.recurrent)
-            asked = emit.rules_of(target, form.nodes(self._config.float_nodes))
+        for target, precision in self._work.precisions.items():
+            form = emit.form(prepared, target, precision, self._work.config.recurrent)
+            asked = emit.rules_of(target, form.nodes(self._work.config.float_nodes))
             rules = Rules(
                 rules.per_channel_fully_connected and asked.per_channel_fully_connected,
                 rules.float_nodes | asked.float_nodes,
@@ -136,12 +129,11 @@ class _Compiler:
         """How long artifacts take after a step in terms of before, in turns; kept where all really take less."""
         work, facts = self._work, {}
         kept = True
-        for target, precision in self._precisions.items():
+        for target in work.precisions:
             with TemporaryDirectory(prefix="edgekit-") as folder:
                 paths = []
                 for name, lifted in (("after", after), ("before", before)):
-                    basis = work.basis(lifted, needs_calibration(precision))
-                    form, plan = work.planned(target, precision, basis, self._config)
+                    form, plan = work.planned(target, work.basis(lifted))
                     data = emit.emit(form.model, plan, target).data
                     paths.append(write(Path(folder) / f"{name}.{target.format}", data))
                 found = compare(paths[0], paths[1], target.threads)

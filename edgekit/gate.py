@@ -80,6 +80,9 @@ def _bytes(report: Report) -> float:
     return report.artifact.bytes
 
 
+ACCURACY = ("accuracy", "accuracy_drop", "agreement", "snr")
+"""The gates that say how well an artifact answers."""
+
 FLASH = Gate("flash", "", _bytes, text.size, "")
 """A fact of the device, not a limit of the project: no artifact passes that its flash cannot hold."""
 

@@ -19,6 +19,7 @@ from edgekit.target import PRECISIONS, RECURRENT
 from edgekit.toml_table import Table, near_misses, read_toml
 
 METRICS = ("top1", "top5")
+CALIBRATIONS = ("given", "auto")
 ROUNDINGS = ("reconstruct", "nearest", "adaround")
 PATH_KEYS = ("model.source", "model.weights", "calibration.data", "evaluation.data")
 
@@ -48,6 +49,8 @@ class CalibrationConfig:
     ``rounding``: weights to the nearest integer, or with regard to what they multiply (``quant.reconstruct``).
     ``equalize``: channels are scaled so that all use their tensor's integers (``quant.equalize``).
 
+    ``method``: as these keys say, or ``auto``: the first rung of a ladder whose artifacts pass the accuracy gates.
+
     ``supply`` says how to come by a recipe's data that is not there yet.
     """
 
@@ -59,6 +62,7 @@ class CalibrationConfig:
     percentile: float = 99.99
     rounding: str = "reconstruct"
     equalize: bool = True
+    method: str = "given"
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputCo
         "percentile": table.number("percentile", least=50.0, most=100.0),
         "rounding": table.choice("rounding", ROUNDINGS),
         "equalize": table.flag("equalize"),
+        "method": table.choice("method", CALIBRATIONS),
     }
     table.close()
     given = {key: value for key, value in given.items() if value is not None}

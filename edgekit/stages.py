@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from edgekit.audit import audit
 from edgekit.compress import coded
 from edgekit.emitters import Artifact
 from edgekit.errors import DataError, UnsupportedError
-from edgekit.graph import shape_of
+from edgekit.graph import Array, shape_of
 from edgekit.measure import Measurement, glance, measure
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
@@ -46,10 +46,13 @@ from edgekit.report.model import (
     ModelFacts,
     Parity,
     Report,
+    Rung,
     Stage,
 )
 from edgekit.samples import Samples, open_calibration, open_evaluation
 from edgekit.target import Target
+
+Rounding = Callable[[ir.Model, QuantPlan, Samples, Progress, int], Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,14 @@ class Work:
     out: Path
     progress: Progress
     command: str
-    rounds: bool = False
+    precisions: dict[Target, str] = field(default_factory=dict)
+    config: QuantizationConfig = field(default_factory=QuantizationConfig)
     calibration: Samples = field(init=False)
     evaluation: Samples | None = None
     warnings: list[str] = field(default_factory=list)
     stages: dict[str, list[Stage]] = field(default_factory=dict)
     compression: list[Compression] = field(default_factory=list)
+    rungs: list[Rung] = field(default_factory=list)
     compress_steps: list[Any] = field(default_factory=list)
     _cached: bool = False
     _float_result: verify.Result | None = None
@@ -136,17 +141,21 @@ class Work:
         """The hash of a graph or of bytes."""
         return hashlib.sha256(content if isinstance(content, bytes) else serialize(content)).hexdigest()
 
-    def basis(self, lifted: Lifted, calibrates: bool) -> Basis:
+    @property
+    def wants_ranges(self) -> bool:
+        """Whether a precision is drawn from ranges."""
+        return any(map(needs_calibration, self.precisions.values()))
+
+    def basis(self, lifted: Lifted) -> Basis:
         """Equalize and calibrate, where a precision is drawn from ranges."""
-        if not calibrates or lifted.plan is not None:
+        if not self.wants_ranges or lifted.plan is not None:
             return Basis(lifted, lifted.graph, {}, {})
         equal = lifted.graph if lifted.settled else self.equalized(lifted.graph)
         return Basis(lifted, equal, *self.ranges(equal))
 
-    def planned(
-        self, target: Target, precision: str, basis: Basis, config: QuantizationConfig
-    ) -> tuple[steps.Shaped, QuantPlan]:
+    def planned(self, target: Target, basis: Basis) -> tuple[steps.Shaped, QuantPlan]:
         """The graph in the form that a target runs, and its plan."""
+        precision, config = self.precisions[target], self.config
         graph = basis.equal if needs_calibration(precision) else basis.lifted.graph
         form = emit.form(graph, target, precision, config.recurrent)
         if basis.lifted.plan is not None:
@@ -155,18 +164,24 @@ class Work:
         rules = replace(rules, bounds=basis.lifted.bounds)
         return form, plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
 
-    def built(self, target: Target, precision: str, basis: Basis, config: QuantizationConfig) -> Built:
-        """Plan, round and write one target's artifact."""
-        form, plan = self.planned(target, precision, basis, config)
+    def built(self, lifted: Lifted) -> list[Built]:
+        """Every target's artifact, not written yet."""
+        basis = self.basis(lifted)
+        return [self._built(target, basis) for target in self.precisions]
+
+    def _built(self, target: Target, basis: Basis) -> Built:
+        """Plan, round and emit one target's artifact."""
+        precision = self.precisions[target]
+        form, plan = self.planned(target, basis)
         said = (*_about(plan, precision, target, basis.lifted), *crushed(form.model.graph, plan, basis.ranges))
         self.warnings += [line for line in said if line not in self.warnings]
         rounded = form.model
-        if self.rounds and not basis.lifted.settled and reconstruct.weights_of(form.model, plan):
+        if self.rounding is not None and not basis.lifted.settled and reconstruct.weights_of(form.model, plan):
             with self.stage("round", target.name):
                 rounded = self.rounded(form.model, plan)
         with self.stage("emit", target.name):
             artifact = emit.emit(rounded, plan, target, self.description(precision))
-            path = write(prepare_folder(self.out / target.name) / target.artifact_name, artifact.data)
+        path = self.out / target.name / target.artifact_name
         return Built(target, form.model, plan, artifact, path, coded.artifact_bytes(artifact.data, rounded, plan))
 
     def equalized(self, graph: ir.Model) -> ir.Model:
@@ -202,15 +217,28 @@ class Work:
         found, kept = ({name: (low, high) for name, (low, high) in part.items()} for part in stored)
         return found, kept
 
+    @property
+    def rounding(self) -> Rounding | None:
+        """How weights are rounded; None to the nearest integer, and where no sample says what they multiply."""
+        if not (self.wants_ranges or self.project.calibration.data):
+            return None
+        if self.project.calibration.rounding == "adaround":
+            from edgekit.compress.adaround import adaround
+
+            return adaround
+        return {"reconstruct": reconstruct.reconstruct, "nearest": None}[self.project.calibration.rounding]
+
     def rounded(self, graph: ir.Model, plan: QuantPlan) -> ir.Model:
         """The graph with its weights on the plan's grid."""
 
         def reconstructed() -> dict[str, str]:
-            found = reconstruct.reconstruct(graph, plan, self.calibration, self.progress, len(self.calibration))
+            assert self.rounding is not None
+            found = self.rounding(graph, plan, self.calibration, self.progress, len(self.calibration))
             return {name: b64encode(array.tobytes()).decode() for name, array in found.items()}
 
         weights = {name: quant.to_json() for name, quant in reconstruct.weights_of(graph, plan).items()}
-        stored = self.remembered("weights", [self.sha256(graph), self.calibration.sha256, weights], reconstructed)
+        hashes = [self.sha256(graph), self.calibration.sha256, self.project.calibration.rounding]
+        stored = self.remembered("weights", [*hashes, weights], reconstructed)
         constants = {
             name: np.frombuffer(b64decode(data), np.float32).reshape(shape_of(graph.graph.initializers[name]))
             for name, data in stored.items()
@@ -229,18 +257,24 @@ class Work:
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)
 
     def examine(self, built: Built, graph: ir.Model) -> None:
-        """Verify, evaluate and measure one artifact."""
+        """Write, verify, evaluate and measure one artifact."""
+        write(prepare_folder(built.path.parent) / built.path.name, built.artifact.data)
+        self.judge(built, graph)
+        name = built.target.name
+        with self.stage("measure", name), self.progress.task(f"measure {name}", 2) as step:
+            built.latency = measure(built.path, threads=built.target.threads)
+            step()
+            self._measure_float(built, graph)
+            step()
+
+    def judge(self, built: Built, graph: ir.Model) -> None:
+        """Verify and evaluate one artifact."""
         name = built.target.name
         with self.stage("verify", name):
             built.fidelity = verify.fidelity(built.graph, built.artifact.data, self.judging, self.progress)
         if self.evaluation is not None:
             with self.stage("evaluate", name):
                 built.evaluation = self._evaluated(built, graph, self.evaluation)
-        with self.stage("measure", name), self.progress.task(f"measure {name}", 2) as step:
-            built.latency = measure(built.path, threads=built.target.threads)
-            step()
-            self._measure_float(built, graph)
-            step()
 
     def _measure_float(self, built: Built, graph: ir.Model) -> None:
         """What the artifact is compared with; some ops have an integer form on a target and no float one."""
@@ -283,7 +317,7 @@ class Work:
         return {"model": model, "calibration": calibration}
 
     def report(self, built: Built, all_built: Sequence[Built], facts: dict[str, Any]) -> Report:
-        """Judge the gates and write everything but the artifact, the report last."""
+        """What was found out about one artifact, its gates judged."""
         other = next((b for b in all_built if b.target.format != built.target.format and b.plan == built.plan), None)
         checked, data = audit(built.artifact.data), built.artifact.data
         report = Report(
@@ -307,10 +341,14 @@ class Work:
             float_latency=built.float_latency,
             warnings=tuple(self.warnings),
             compression=tuple(self.compression),
+            rungs=tuple(self.rungs),
             stages=(*self.stages.get("", ()), *self.stages.get(built.target.name, ())),
             **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
         )
-        report = replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
+        return replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
+
+    def publish(self, built: Built, report: Report) -> Report:
+        """Write everything but the artifact, the report last."""
         folder = built.path.parent
         write(folder / "plan.json", json.dumps(built.plan.to_json(), indent=1) + "\n")
         write(folder / "contract.json", json.dumps(report.contract, indent=2) + "\n")

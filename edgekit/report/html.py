@@ -27,7 +27,7 @@ def render(report: Report) -> str:
         _gates,
         _warnings,
         _comparison,
-        _compression,
+        _grids,
         _fidelity,
         _tensors,
         _ops,
@@ -135,18 +135,19 @@ def _list(pairs: Sequence[tuple[str, str]]) -> Html:
     return el("dl", [join(el("dt", label), el("dd", said)) for label, said in pairs]) if pairs else Html()
 
 
-def _compression(report: Report) -> Html:
-    rows = [
-        el("tr", [el("td", cell, class_="n" if number else None) for number, cell in enumerate(row)])
-        for row in view.compression(report)
-    ]
-    if not rows:
-        return Html()
-    heads = [
-        el("th", h, scope="col", class_="n" if number else None)
-        for number, h in enumerate(view.compression_heads(report))
-    ]
-    return _section("Compression, step by step", _scroll(el("table", el("thead", el("tr", heads)), el("tbody", rows))))
+def _grids(report: Report) -> Html:
+    return join(*(_section(grid.title.capitalize(), _grid(grid)) for grid in view.grids(report)))
+
+
+def _grid(grid: view.Grid) -> Html:
+    """A table of text, numbers to the right."""
+
+    def row(tag: str, cells: Sequence[str]) -> Html:
+        return el("tr", [el(tag, cell, class_="n" if number else None) for number, cell in enumerate(cells)])
+
+    return _scroll(
+        el("table", el("thead", row("th", grid.heads)), el("tbody", [row("td", cells) for cells in grid.rows]))
+    )
 
 
 def _band(snr_db: float) -> str:

@@ -25,8 +25,14 @@ def escape(value: object) -> str:
 
 
 def _report(report: Report) -> str:
-    parts = [f"## {escape(view.headline(report))}", _gates(report), _comparison(report), _compression(report)]
-    parts += [_facts(report), _worst(report), _warnings(report), f"Again: {code(report.reproduce)}"]
+    parts = [f"## {escape(view.headline(report))}", _gates(report), _comparison(report)]
+    parts += [
+        *map(_grid, view.grids(report)),
+        _facts(report),
+        _worst(report),
+        _warnings(report),
+        f"Again: {code(report.reproduce)}",
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -53,9 +59,9 @@ def _comparison(report: Report) -> str:
     return _table(("", "float", escape(report.artifact.precision), "change"), rows, "lrrl")
 
 
-def _compression(report: Report) -> str:
-    rows = [tuple(map(escape, row)) for row in view.compression(report)]
-    return _table(tuple(map(escape, view.compression_heads(report))), rows, "lrrrrrr")
+def _grid(grid: view.Grid) -> str:
+    rows = [tuple(map(escape, row)) for row in grid.rows]
+    return _table(tuple(map(escape, grid.heads)), rows, "l" + "r" * (len(grid.heads) - 1))
 
 
 def _facts(report: Report) -> str:

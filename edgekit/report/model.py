@@ -74,6 +74,25 @@ class Compression:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """One rung of the ladder (``[calibration] method = "auto"``) and the artifact of one target that it gave.
+
+    ``holds`` says whether the accuracy gates of all targets hold on it, ``chosen`` whether it was built.
+    """
+
+    name: str
+    target: str
+    holds: bool
+    seconds: float
+    bytes: int
+    metric: float | None = None
+    agreement: float | None = None
+    snr_db: float | None = None
+    p50_ms: float | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The metric on the float model and on the artifact. ``drop`` = float - artifact; ``agreement`` is a share."""
 
@@ -164,6 +183,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
     compression: tuple[Compression, ...] = ()
+    rungs: tuple[Rung, ...] = ()
 
     def __post_init__(self) -> None:
         """Holds other parts' JSON as it is read back: lists, not tuples."""

@@ -37,7 +37,7 @@ def parts(reports: Sequence[Report]) -> Iterator[RenderableType]:
         yield Text.assemble(*headline, "\n")
         first = (gates(report.gates), comparison(view.comparison(report), report.artifact.precision), _facts(report))
         then = (
-            compression(report),
+            *map(grid, view.grids(report)),
             ports(report.contract),
             worst(report.fidelity, WORST),
             _warnings(report),
@@ -67,11 +67,11 @@ def comparison(rows: Sequence[view.Row], artifact: str) -> Table:
     return table
 
 
-def compression(report: Report) -> Table:
-    """The network after every step, a line each."""
-    step, *others = view.compression_heads(report)
-    table = console.table(console.name(step), *(Column(head, justify="right") for head in others))
-    for row in view.compression(report):
+def grid(found: view.Grid) -> Table:
+    """A table of text, numbers to the right."""
+    first, *others = found.heads
+    table = console.table(console.name(first), *(Column(head, justify="right") for head in others))
+    for row in found.rows:
         table.add_row(*map(Text, row))
     return table
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.gate import elsewhere, status
 from edgekit.measure import Measurement
 from edgekit.report import text
-from edgekit.report.model import Compression, Evaluation, Fidelity, ModelFacts, Report, TensorFidelity, Verdict
+from edgekit.report.model import Compression, Evaluation, Fidelity, ModelFacts, Report, Rung, TensorFidelity, Verdict
 
 Json = Mapping[str, Any]
 
@@ -249,25 +249,49 @@ def _packed(report: Report) -> str:
     return f"{text.size(found['gzip'])} as gzip, {text.size(found['coded'])} with int8 weights in a Huffman code"
 
 
-def compression(report: Report) -> list[tuple[str, ...]]:
-    """The network before and after every ``[[compress]]`` step, under ``compression_heads``; nothing without steps."""
-    if not report.compression:
-        return []
-    found, before = report.model, report.evaluation
-    source = Compression(
-        "source", found.parameters, found.parameters, found.macs, metric=before.float_value if before else None
-    )
-    return [_compressed(step, found) for step in (source, *report.compression)]
+@dataclass(frozen=True)
+class Grid:
+    """A table of text: a title, the head of each column, and rows."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
 
 
-def compression_heads(report: Report) -> tuple[str, ...]:
-    """What the columns of ``compression`` are."""
+def grids(report: Report) -> list[Grid]:
+    """The network before and after every ``[[compress]]`` step, and the rungs of the ladder; those that there are."""
     metric = report.evaluation.metric if report.evaluation else "metric"
-    return ("step", "multiply-adds", "parameters", "not zero", "as gzip", metric, "latency")
+    found, value = report.model, report.evaluation.float_value if report.evaluation else None
+    source = Compression("source", found.parameters, found.parameters, found.macs, metric=value)
+    steps = [_compressed(step, found) for step in (source, *report.compression)] if report.compression else []
+    rungs = [_rung(rung) for rung in report.rungs]
+    heads = ("multiply-adds", "parameters", "not zero", "as gzip", metric, "latency")
+    return [
+        grid
+        for grid in (
+            Grid("compression", ("step", *heads), steps),
+            Grid("ladder", ("rung", "target", metric, "agreement", "snr", "size", "p50", "took", "gates"), rungs),
+        )
+        if grid.rows
+    ]
+
+
+def _rung(rung: Rung) -> tuple[str, ...]:
+    return (
+        f"{rung.name} (chosen)" if rung.chosen else rung.name,
+        rung.target,
+        "" if rung.metric is None else text.percent(rung.metric),
+        "" if rung.agreement is None else text.percent(rung.agreement),
+        "" if rung.snr_db is None else text.decibels(rung.snr_db),
+        text.size(rung.bytes),
+        "" if rung.p50_ms is None else text.milliseconds(rung.p50_ms),
+        text.seconds(rung.seconds),
+        "hold" if rung.holds else "fail",
+    )
 
 
 def _compressed(step: Compression, source: ModelFacts) -> tuple[str, ...]:
-    """A row of ``compression``; the latency is in terms of that before the step."""
+    """A row on a step; the latency is in terms of that before the step."""
     sizes = ((step.macs, source.macs), (step.parameters, source.parameters), (step.nonzero, source.parameters))
     ratios = [text.ratio(value) for key, value in step.facts.items() if key.startswith("latency ")]
     return (

@@ -37,6 +37,7 @@ samples = 256                             # a few hundred are enough
 range = "mse"                             # or "minmax", "percentile", "entropy"
 equalize = true                           # channels are scaled so that all use their tensor's integers
 rounding = "reconstruct"                  # weights by what they multiply; or "nearest", which is done at once
+# method = "auto"                         # or: the cheapest of these with which the accuracy gates hold
 
 # Held-out data with labels; without it the accuracy gates fail.
 # [evaluation]

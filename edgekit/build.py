@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,32 @@ from edgekit.errors import ConfigError
 from edgekit.frontends import Loaded, load_source
 from edgekit.output import prepare_folder
 from edgekit.progress import Progress, SilentProgress
-from edgekit.project import Project
+from edgekit.project import Project, QuantizationConfig
 from edgekit.quant.from_qdq import lift
 from edgekit.quant.precision import needs_calibration
 from edgekit.report.model import (
     Report,
 )
 from edgekit.samples import Samples, look
-from edgekit.stages import Work
+from edgekit.stages import Basis, Work
 from edgekit.target import Target, list_targets, load_target
 from edgekit.toml_table import near_misses
 
 SOURCE_SAMPLES = 4
 SOURCE_SNR_DB = 60.0  # float32 in another order of summation keeps more than 90 dB
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A build whose artifacts are still to be written: the source, its prepared graph, and what they are made from."""
+
+    work: Work
+    source: Loaded
+    graph: ir.Model
+    precisions: Mapping[Target, str]
+    config: QuantizationConfig
+    basis: Basis
+    check: Mapping[str, Any]
 
 
 def build(
@@ -40,6 +53,21 @@ def build(
     Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
     reused. Gates are judged in the reports, not raised.
     """
+    made = prepared(project, targets, out, progress, command)
+    work, basis = made.work, made.basis
+    found = [work.built(target, precision, basis, made.config) for target, precision in made.precisions.items()]
+    for built in found:
+        work.examine(built, made.graph)
+    if work.evaluation is not None:
+        work.warnings += look(work.evaluation, "evaluation")
+    facts = work.model_facts(made.graph, bool(basis.ranges)) | {"source_check": made.check}
+    return [work.report(built, found, facts) for built in found]
+
+
+def prepared(
+    project: Project, targets: Sequence[str], out: Path, progress: Progress | None = None, command: str = ""
+) -> Prepared:
+    """The first half of a build: load, check, compress and calibrate. Raises EdgekitError."""
     work = Work(project, prepare_folder(out), progress or SilentProgress(), command)
     _known_gates(project)
     work.compress_steps = compression.read(project)
@@ -68,13 +96,7 @@ def build(
     lifted = compression.compress(work, source.model, lifted, precisions, config)
     basis = work.basis(lifted, ranges_wanted)
     work.rounds = project.calibration.rounding == "reconstruct" and calibrated and not given
-    found = [work.built(target, precision, basis, config) for target, precision in precisions.items()]
-    for built in found:
-        work.examine(built, graph)
-    if work.evaluation is not None:
-        work.warnings += look(work.evaluation, "evaluation")
-    facts = work.model_facts(graph, bool(basis.ranges)) | {"source_check": check}
-    return [work.report(built, found, facts) for built in found]
+    return Prepared(work, source, graph, precisions, config, basis, check)
 
 
 def _profile(project: Project, name: str) -> Target:

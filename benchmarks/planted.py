@@ -20,10 +20,10 @@ from edgekit.passes.rewrite import add_constant, make, put_in_place, single_read
 Array = NDArray[Any]
 Planted = tuple[ir.Model, str]
 
-OUTLIER = 300.0  # by how much one channel is larger than the others
+OUTLIER = 100.0  # by how much one channel is larger than the others
 SPREAD = (2.0**-9, 2.0**5)  # the smallest and the largest factor of a depthwise convolution's channels
 MIXED = 500.0  # by how much one part of a Concat is larger than the other
-OFFSET = 2_000.0  # what is added to features, and taken off again behind them
+OFFSET = 500.0  # what is added to features, and taken off again behind them
 HIDDEN = -1e4  # what a border is filled with
 SINK = 2_000.0  # how much more of a softmax goes to one position than to all others together
 
@@ -31,7 +31,7 @@ SINK = 2_000.0  # how much more of a softmax goes to one position than to all ot
 def outlier_channel(model: ir.Model) -> Planted:
     """One channel between two convolutions is far larger than the others, and the next weights make up for it."""
     copy = model.clone()
-    first, relu, second = next(_pairs(copy.graph))
+    first, relu, second = next(pair for pair in _pairs(copy.graph) if _groups(pair[0]) == 1)
     factors = np.ones(shape_of(first.outputs[0])[1])
     factors[0] = OUTLIER
     _scale(copy.graph, first, second, factors)
@@ -41,8 +41,7 @@ def outlier_channel(model: ir.Model) -> Planted:
 def depthwise_spread(model: ir.Model) -> Planted:
     """The channels of a depthwise convolution have weights of very different size."""
     copy = model.clone()
-    depthwise = lambda node: _groups(node) == shape_of(node.outputs[0])[1] > 1  # noqa: E731
-    first, relu, second = next(pair for pair in _pairs(copy.graph) if depthwise(pair[0]))
+    first, relu, second = next(pair for pair in _pairs(copy.graph) if _groups(pair[0]) > 1)
     count = shape_of(first.outputs[0])[1]
     factors = np.random.default_rng(0).permutation(np.geomspace(*SPREAD, count))
     _scale(copy.graph, first, second, factors)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from edgekit.diagnose import data, evidence
 
 HURTS = 20.0  # dB of the outputs: what loses less than 1 % of their signal is no reason to look further
+WEAK = 25.0  # dB of the artifact's outputs: above, the data may be as it is
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,19 @@ class Cause:
         return ()
 
 
-ALONE, BY_WEIGHTS, OUTPUT = (Limit(name, most=HURTS) for name in ("alone_db", "weights_db", "output_db"))
+ALONE, BY_WEIGHTS = Limit("alone_db", most=HURTS), Limit("weights_db", most=HURTS)
+OUTPUT, ENOUGH = Limit("output_db", most=WEAK), Limit("samples", least=16)
 
 OF_DATA: tuple[Cause, ...] = (
     Cause(
         "wrong preprocessing",
         (
             (Limit("odd_inputs", least=1),),
-            (Limit("input_shift", least=1.0),),
-            (Limit("input_stretch", least=2.0),),
+            (Limit("norm_turned", least=1.3), Limit("norm_shift", least=0.2)),
             (Limit("norm_shift", least=1.0),),
             (Limit("norm_stretch", least=2.0),),
+            (ENOUGH, Limit("input_shift", least=1.0)),
+            (ENOUGH, Limit("input_stretch", least=2.0)),
             (Limit("over_chance", most=1.5),),
         ),
         "[model.inputs.NAME] mean, std, scale, channels: what training used, for calibration and evaluation alike",
@@ -124,7 +127,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "dead range",
-        ((ALONE, Limit("levels", most=32)), (ALONE, Limit("bulk_levels", most=32))),
+        tuple((ALONE, Limit(name, most=32)) for name in ("levels", "sample_levels", "bulk_levels")),
         '[calibration] range = "mse" or "percentile"; or move the offset into the layer before',
         "dead-range",
     ),

@@ -184,7 +184,8 @@ def _with_costs(model: ir.Model, sensitivity: Sensitivity, tensors: Mapping[str,
         alone, weights = _effects(name, unit, sensitivity)
         costs = {"alone_db": alone, "weights_db": weights}
         known = {key: effect.snr_db for key, effect in costs.items() if effect is not None}
-        if known:
+        copied = unit is not None and unit.node.op_type == "Identity" and not unit.outputs[0].is_graph_output()
+        if known and not copied:
             found[name] = {**tensors.get(name, {}), **known}
     return found
 
@@ -202,15 +203,15 @@ def _effects(name: str, unit: Unit | None, sensitivity: Sensitivity) -> tuple[Ef
 
 
 def _causes(figures: Figures, sensitivity: Sensitivity) -> Causes:
-    """The cause of each tensor that has one. Of tensors in one scale, only what stands first in ``CAUSES`` counts."""
+    """The cause of each tensor that has one: of tensors in one scale, of the one whose cause stands first."""
     own = {name: found for name, numbers in figures.items() if (found := cause_of(CAUSES, numbers)) is not None}
-    kept: Causes = {}
-    for name, (cause, measures) in own.items():
+    first: dict[str, str] = {}
+    for name, (cause, _) in own.items():
         effect = sensitivity.of(name)
-        beside = [own[other][0] for other in effect.group.tensors if other in own] if effect is not None else []
-        if cause == min(beside, key=CAUSES.index, default=cause):
-            kept[name] = cause, measures
-    return kept
+        group = effect.group.name if effect is not None else name
+        if group not in first or CAUSES.index(cause) < CAUSES.index(own[first[group]][0]):
+            first[group] = name
+    return {name: own[name] for name in first.values()}
 
 
 def _losses(case: Case, sensitivity: Sensitivity, figures: Figures, causes: Causes) -> Iterator[Loss]:

@@ -1,7 +1,7 @@
 """What is measured of each quantized tensor: how the values of the data lie in the integers that the plan gives them.
 
-One pass over the samples through the float graph; what is kept are sums and extremes of each channel, so memory does
-not grow with the data. ``MEASURES`` says what each figure is; a tensor that a figure makes no sense for has none.
+One pass over the samples through the float graph; what is kept are sums, the extremes of each channel, and a number a
+sample. ``MEASURES`` says what each figure is; a tensor that a figure makes no sense for has none.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MEASURES: Mapping[str, str] = {
     "alone_db": "signal-to-noise of the outputs (dB) when only what shares the tensor's scale is quantized",
     "weights_db": "the same when only the layer's weights are",
     "levels": "integers between the smallest and the largest value that calibration showed",
+    "sample_levels": "integers that the median sample spans",
     "bulk_levels": "integers between which 99.9 % of the values lie",
     "channel_levels": "integers that the median channel spans",
     "widest": "the span of the widest channel over that of the median one",
@@ -58,6 +59,7 @@ class Seen:
     high: Array = field(default_factory=lambda: np.asarray(-np.inf))
     halves: Array = field(default_factory=lambda: np.asarray([[np.inf, np.inf], [-np.inf, -np.inf]]))
     statistics: Statistics = field(default_factory=Statistics)
+    spans: list[float] = field(default_factory=list)
     signal: float = 0.0
     clipped: float = 0.0
     shown: tuple[float, float] = (math.inf, -math.inf)
@@ -70,6 +72,7 @@ class Seen:
         self.halves[0, half] = min(self.halves[0, half], float(low.min()))
         self.halves[1, half] = max(self.halves[1, half], float(high.max()))
         self.statistics.update(value)
+        self.spans.append(float(high.max() - low.min()))
         self.signal += float(np.square(value, dtype=np.float64).sum())
         if float(low.min()) < SURE:
             shown = value[value > SURE]
@@ -91,6 +94,12 @@ class Seen:
         whole = float(self.halves[1].max() - self.halves[0].min())
         return float(spans.min()) / whole if whole > 0 and np.isfinite(spans).all() else 1.0
 
+    @property
+    def filled(self) -> float:
+        """What the median sample spans, of what all span; 1 where nothing varies."""
+        whole = self.statistics.high - self.statistics.low
+        return float(np.median(self.spans)) / whole if whole > 0 else 1.0
+
     def numbers(self) -> Numbers:
         """All figures of a quantized tensor."""
         found: Numbers = {"clipped_db": self.clipped_db, "half_range": self.half_range, "lowest": float(self.low.min())}
@@ -99,7 +108,8 @@ class Seen:
         step = self.q.scale[0]
         low, high = percentile(self.statistics, BULK)
         found |= {
-            "levels": float(self.high.max() - self.low.min()) / step + 1,
+            "levels": (self.statistics.high - self.statistics.low) / step + 1,
+            "sample_levels": float(np.median(self.spans)) / step + 1,
             "bulk_levels": (high - low) / step + 1,
         }
         if math.isfinite(self.shown[0]) and float(self.low.min()) < SURE:

@@ -18,17 +18,21 @@ import onnx_ir as ir
 
 from edgekit.emitters import onnx_qdq
 from edgekit.errors import DataError
-from edgekit.graph import Unit, activations, constant, selects, units
+from edgekit.graph import Array, Unit, activations, constant, selects, units
 from edgekit.passes.steps import Shaped
 from edgekit.progress import Progress
+from edgekit.quant import numerics
 from edgekit.quant.kernels import inputs_of, weights_of
-from edgekit.quant.plan import QuantPlan
+from edgekit.quant.plan import HALF, QParams, QuantPlan
 from edgekit.quant.reconstruct import with_constants
 from edgekit.quant.solve import joined
 from edgekit.samples import Sample
 from edgekit.verify import ArtifactModel, FloatModel, Metric, Noise, Outputs, Runner
 
 SAMPLES = 64
+UNSIGNED = onnx_qdq.Options(
+    "uint8"
+)  # the same values, and ONNX Runtime moves pairs of int8 about as if they were uint8
 ACTIVATIONS, WEIGHTS = "activations", "weights"
 
 
@@ -131,25 +135,28 @@ class _Trial:
         self._subject, self.samples, self._metric = subject, samples, metric
         self.reference = FloatModel(subject.form.model)
         self._wanted = [self.reference.outputs(sample.inputs) for sample in samples]
+        self._static = any(str(value.name) in subject.plan for value in activations(subject.form.model.graph))
         self._unsized = {v.name for v in subject.form.model.graph.outputs if selects(v.producer())}
 
     def effect(self, group: Group) -> Effect:
         """What quantizing one group alone does."""
-        subject = self._subject
-        plan = QuantPlan({name: subject.plan[name] for name in group.tensors}, subject.plan.float_nodes)
-        runner = ArtifactModel(onnx_qdq.emit(self._holding(group), plan).data)
+        model, plan = self._subject.form.model, self._alone(group)
+        if group.kind == WEIGHTS and self._static:
+            model, plan = with_constants(model, self._on_grid(plan)), QuantPlan({})
+        runner = ArtifactModel(onnx_qdq.emit(model, plan, UNSIGNED).data)
         noise: dict[str, Noise] = {}
         metric = self.metric_of(runner, noise)
         snr = min((sums.snr_db for sums in noise.values()), default=math.inf)
         return Effect(group, snr, self._agreement(), metric)
 
-    def _holding(self, group: Group) -> ir.Model:
-        """The float graph with the group's constants as the artifact holds them."""
-        model, rounded = self._subject.form.model, self._subject.rounded
-        if rounded is None or group.kind != WEIGHTS:
-            return model
-        held = rounded.graph.initializers
-        return with_constants(model, {name: np.asarray(constant(held[name])) for name in group.tensors})
+    def _alone(self, group: Group) -> QuantPlan:
+        plan = self._subject.plan
+        return QuantPlan({name: plan[name] for name in group.tensors}, plan.float_nodes)
+
+    def _on_grid(self, plan: QuantPlan) -> dict[str, Array]:
+        """The constants of a plan as real numbers. As integers, a product would quantize what it reads as it runs."""
+        held = (self._subject.rounded or self._subject.form.model).graph.initializers
+        return {name: _stored(np.asarray(constant(held[name])), q) for name, q in plan.items()}
 
     def metric_of(self, runner: Runner, noise: dict[str, Noise]) -> float | None:
         """The metric of a model over the samples, where there is one; its outputs' noise is summed up on the way."""
@@ -179,6 +186,13 @@ class _Trial:
         if any(scores.ndim != 2 or scores.shape[1] < 2 for pair in pairs for scores in pair):
             return None
         return float(np.mean([wanted[0].argmax() == got[0].argmax() for wanted, got in pairs]))
+
+
+def _stored(array: Array, q: QParams) -> Array:
+    """Real numbers as they are after having been stored."""
+    if q.dtype == HALF:
+        return array.astype(HALF).astype(np.float32)
+    return numerics.dequantize(numerics.quantize(array, q), q)
 
 
 def together(effects: Iterable[Effect]) -> float:

@@ -40,9 +40,10 @@ def _cause(finding: Finding) -> Table:
 def losses(found: Diagnosis, count: int) -> Table:
     """The tensors that cost most, a line each: what was kept before and after each, and what it costs by itself."""
     numbers = map(console.number, ("before", "after", "alone", "weights"))
-    table = console.table(console.name("worst tensors"), Column("op"), *numbers, Column("cause"))
+    columns = (console.name("worst tensors, dB"), Column("op", no_wrap=True), *numbers, Column("cause", no_wrap=True))
+    table = console.table(*columns)
     for loss in found.tensors[:count]:
         values = (loss.before_db, loss.after_db, loss.alone_db, loss.weights_db)
-        cells = ("" if value is None else text.decibels(value) for value in values)
+        cells = ("" if value is None else text.decibels(value).removesuffix(" dB") for value in values)
         table.add_row(Text(loss.name), Text(loss.op), *cells, Text(loss.cause or ""))
     return table

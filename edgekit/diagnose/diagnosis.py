@@ -18,7 +18,7 @@ from edgekit.progress import Progress
 from edgekit.quant.kernels import constant_weight, inputs_of
 from edgekit.reference import serialize
 from edgekit.report.codec import decode, encode
-from edgekit.report.model import Evaluation, Fidelity
+from edgekit.report.model import Fidelity
 from edgekit.samples import Samples
 from edgekit.verify import Metric
 
@@ -31,7 +31,7 @@ class Case:
     """An artifact that lost accuracy, what it was made from, and how true it was found to be.
 
     ``judging`` is held-out data, or the calibration data where there is none; ``source`` the model before
-    BatchNormalization was folded. ``metric`` (name, function) is left out where nothing was evaluated.
+    BatchNormalization was folded. ``metric`` (name, function) is left out where there are no labels for it.
     """
 
     subject: Subject
@@ -39,7 +39,6 @@ class Case:
     calibration: Samples
     judging: Samples
     source: ir.Model | None = None
-    evaluation: Evaluation | None = None
     metric: tuple[str, Metric] | None = None
 
     @property
@@ -125,7 +124,7 @@ def diagnose(case: Case, progress: Progress, remember: Remember | None = None) -
     sensitivity = decode(Sensitivity, remember("sensitivity", depends_on, measured), "sensitivity")
     found = decode(_Evidence, remember("evidence", depends_on, looked), "evidence")
     output_db = min(case.fidelity.outputs.values(), default=math.inf)
-    about_data = {**found.data, "output_db": output_db, **_over_chance(case)}
+    about_data = {**found.data, "output_db": output_db, **_over_chance(case, sensitivity)}
     figures = _with_costs(case.subject.form.model, sensitivity, found.tensors)
     causes = _causes(figures, sensitivity)
     table = list(_losses(case, sensitivity, figures, causes))
@@ -165,12 +164,12 @@ def _evidence(case: Case, few: Samples, progress: Progress) -> _Evidence:
     return _Evidence(found, evidence.numbers(model, plan, seen))
 
 
-def _over_chance(case: Case) -> dict[str, float]:
-    """How much better than guessing the float model is, where top-1 was evaluated."""
-    first = case.subject.form.model.graph.outputs[0]
-    if case.evaluation is None or case.evaluation.metric != "top1" or len(shape_of(first)) != 2:
+def _over_chance(case: Case, sensitivity: Sensitivity) -> dict[str, float]:
+    """How much better than guessing the float model is, where top-1 was measured."""
+    classes = shape_of(case.subject.form.model.graph.outputs[0])
+    if case.metric is None or case.metric[0] != "top1" or sensitivity.metric is None:
         return {}
-    return {"over_chance": case.evaluation.float_value * shape_of(first)[1]}
+    return {"over_chance": sensitivity.metric * classes[-1]}
 
 
 Figures = dict[str, dict[str, float]]

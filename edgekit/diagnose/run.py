@@ -27,7 +27,7 @@ class Diagnosed:
 
 
 def run(project: Project, target: str, out: Path, progress: Progress) -> Diagnosed:
-    """Build (what is in the cache of ``out`` is reused), verify, evaluate and diagnose.
+    """Build (what is in the cache of ``out`` is reused), verify and diagnose.
 
     Raises EdgekitError as ``build`` does.
     """
@@ -43,7 +43,7 @@ def of_built(
 ) -> Diagnosis:
     """Diagnose an artifact of a build under way; ``config.precision`` is the one that it was built in.
 
-    What was verified and evaluated already is taken as it is. ``source`` is the model with its BatchNormalization.
+    What was verified already is taken as it is. ``source`` is the model with its BatchNormalization.
     """
     unrolled = replace(config, recurrent="unrolled")  # ONNX has no integer loop, and all steps share their scales
     form, plan = work.planned(built.target, str(config.precision), basis, unrolled)
@@ -54,5 +54,5 @@ def of_built(
         name = work.project.evaluation.metric
         metric = name, verify.metric_of(name, work.project.folder)
     subject = Subject(form, plan, rounded)
-    case = Case(subject, fidelity, work.calibration, work.judging, source, built.evaluation, metric)
+    case = Case(subject, fidelity, work.calibration, work.judging, source, metric)
     return diagnose(case, work.progress, work.remembered)

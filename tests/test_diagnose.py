@@ -234,14 +234,27 @@ def test_without_samples_nothing_is_measured(healthy: ir.Model, samples: Samples
         measure(subject_of(healthy, samples), [], SILENT)
 
 
-def test_steps_of_a_recurrent_layer_are_one_group() -> None:
-    form = Shaped(prepare(network()), {"relu1": "all", "relu3": "all"})
-    plan = plan_for(form.model, "int8", dict.fromkeys(all_names(form.model), (-1.0, 1.0)), Rules())
-    assert ("relu1", "relu3") in [group.tensors for group in groups(Subject(form, plan))]
+def test_steps_of_a_recurrent_layer_are_one_group(healthy: ir.Model, samples: Samples) -> None:
+    case = case_of(healthy, samples)
+    subject = replace(case.subject, form=Shaped(healthy, {"relu1": "all", "relu3": "all"}))
+    assert ("relu1", "relu3") in [group.tensors for group in groups(subject)]
+    rows = [loss.name for loss in diagnose(replace(case, subject=subject), SILENT).tensors]
+    assert "relu1" in rows and "relu3" not in rows
 
 
-def all_names(model: ir.Model) -> list[str]:
-    return [str(v.name) for v in (*model.graph.inputs, *(out for node in model.graph for out in node.outputs))]
+@pytest.mark.parametrize(("precision", "within"), [("dynamic-int8", 1.5), ("float16", 4.0), ("float32", 0.0)])
+def test_weights_alone_are_measured_as_the_artifact_computes(
+    healthy: ir.Model, samples: Samples, precision: str, within: float
+) -> None:
+    """What rounds as it runs is part of what its weights cost."""
+    subject = Subject(Shaped(healthy), plan_for(healthy, precision, {}, Rules()))
+    found = measure(subject, samples, SILENT)
+    assert {effect.group.kind for effect in found.effects} <= {WEIGHTS}
+    whole = verify.fidelity(healthy, onnx_qdq.emit(healthy, subject.plan).data, samples, SILENT)
+    if precision == "float32":
+        assert found.effects == () and sensitivity.together(found.effects) == math.inf
+    else:
+        assert sensitivity.together(found.effects) == pytest.approx(whole.outputs["gemm10"], abs=within)
 
 
 # -- causes in the network --------------------------------------------------------------------------------------------

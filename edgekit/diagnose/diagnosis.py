@@ -14,6 +14,7 @@ from edgekit.diagnose import data, evidence
 from edgekit.diagnose.causes import CAUSES, OF_DATA, Cause, cause_of
 from edgekit.diagnose.sensitivity import SAMPLES, Effect, Sensitivity, Subject, measure
 from edgekit.graph import Unit, constant, shape_of, units
+from edgekit.passes.steps import Shaped
 from edgekit.progress import Progress
 from edgekit.quant.kernels import constant_weight, inputs_of
 from edgekit.reference import serialize
@@ -125,7 +126,7 @@ def diagnose(case: Case, progress: Progress, remember: Remember | None = None) -
     found = decode(_Evidence, remember("evidence", depends_on, looked), "evidence")
     output_db = min(case.fidelity.outputs.values(), default=math.inf)
     about_data = {**found.data, "output_db": output_db, **_over_chance(case, sensitivity)}
-    figures = _with_costs(case.subject.form.model, sensitivity, found.tensors)
+    figures = _with_costs(case.subject.form, sensitivity, found.tensors)
     causes = _causes(figures, sensitivity)
     table = list(_losses(case, sensitivity, figures, causes))
     table.sort(key=lambda loss: loss.worst_db)
@@ -176,15 +177,20 @@ Figures = dict[str, dict[str, float]]
 Causes = dict[str, tuple[Cause, tuple[str, ...]]]
 
 
-def _with_costs(model: ir.Model, sensitivity: Sensitivity, tensors: Mapping[str, Mapping[str, float]]) -> Figures:
-    """The figures of every activation that is quantized or whose weights are, with what it costs the outputs."""
+def _with_costs(form: Shaped, sensitivity: Sensitivity, tensors: Mapping[str, Mapping[str, float]]) -> Figures:
+    """The figures of every activation that is quantized or whose weights are, with what it costs the outputs.
+
+    Copies have none of their own, and the steps of a recurrent layer have those of the first.
+    """
     found: Figures = {}
-    for name, unit in _producers(model).items():
+    steps: dict[str, str] = {}
+    for name, unit in _producers(form.model).items():
         alone, weights = _effects(name, unit, sensitivity)
         costs = {"alone_db": alone, "weights_db": weights}
         known = {key: effect.snr_db for key, effect in costs.items() if effect is not None}
         copied = unit is not None and unit.node.op_type == "Identity" and not unit.outputs[0].is_graph_output()
-        if known and not copied:
+        first = steps.setdefault(form.shared.get(name, name), name)
+        if known and not copied and first == name:
             found[name] = {**tensors.get(name, {}), **known}
     return found
 
@@ -249,7 +255,7 @@ def _of_data(numbers: Mapping[str, float]) -> Iterator[Finding]:
 def _of_tensors(table: Sequence[Loss], figures: Figures, causes: Causes) -> list[Finding]:
     """A finding for every cause in tensors, the one first that hurts most."""
     found: dict[str, list[Loss]] = {}
-    for loss in sorted(table, key=lambda loss: loss.worst_db):
+    for loss in table:
         if loss.cause is not None:
             found.setdefault(loss.cause, []).append(loss)
     findings = []

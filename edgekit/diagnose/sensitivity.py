@@ -1,10 +1,10 @@
 """What each scale alone costs the outputs: one group of tensors rounded at a time, everything else on real numbers.
 
 The float graph runs in ONNX Runtime with the group's tensors put on their grid, by ops that compute what QuantizeLinear
-and DequantizeLinear do. (Those themselves, alone among real numbers, some optimizations of ONNX Runtime take for parts of
-integer kernels.) What comes out: the signal-to-noise ratio of the outputs, how often the answer stays the same, and the
-user's metric. Noise adds up, nearly: what the artifact loses is what its groups lose together. One session a group, so
-the cost grows linearly with their number.
+and DequantizeLinear do. (Those two, alone among real numbers, ONNX Runtime may take for parts of integer kernels.) What
+comes out: the signal-to-noise ratio of the outputs, how often the answer stays the same, and the user's metric. Noise
+adds up, nearly: what the artifact loses is what its groups lose together. One session a group, so the cost grows
+linearly with their number.
 """
 
 from __future__ import annotations
@@ -152,11 +152,12 @@ class _Trial:
         """The model with one group on its grid."""
         model, plan = self._subject.form.model, self._subject.plan
         alone = {name: plan[name] for name in group.tensors}
-        if group.kind == WEIGHTS and not self._static:  # then the kernels round what they multiply, too
-            return ArtifactModel(onnx_qdq.emit(model, QuantPlan(alone, plan.float_nodes)).data)
         held = (self._subject.rounded or model).graph.initializers
-        stored = {name: on_grid(np.asarray(constant(held[name])), q) for name, q in alone.items() if name in held}
-        return FloatModel(with_rounding(with_constants(model, stored), alone))
+        constants = {name: np.asarray(constant(held[name])) for name in alone if name in held}
+        if group.kind == WEIGHTS and not self._static:  # then kernels round what they multiply, too
+            artifact = onnx_qdq.emit(with_constants(model, constants), QuantPlan(alone, plan.float_nodes))
+            return ArtifactModel(artifact.data)
+        return FloatModel(with_rounding(model, alone, {n: on_grid(array, alone[n]) for n, array in constants.items()}))
 
     def metric_of(self, runner: Runner, noise: dict[str, Noise]) -> float | None:
         """The metric of a model over the samples, where there is one; its outputs' noise is summed up on the way."""
@@ -195,9 +196,9 @@ def on_grid(array: Array, q: QParams) -> Array:
     return numerics.dequantize(numerics.quantize(array, q), q)
 
 
-def with_rounding(model: ir.Model, plan: Mapping[str, QParams]) -> ir.Model:
-    """A copy of a float graph in which the planned activations are rounded to their grid as they are made."""
-    copy = model.clone()
+def with_rounding(model: ir.Model, plan: Mapping[str, QParams], constants: Mapping[str, Array]) -> ir.Model:
+    """A copy of a float graph with these constants, in which planned activations are rounded as they are made."""
+    copy = with_constants(model, constants)
     for value in list(activations(copy.graph)):
         if str(value.name) in plan:
             _round(copy.graph, value, plan[str(value.name)])

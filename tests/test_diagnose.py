@@ -25,7 +25,7 @@ from edgekit.diagnose.diagnosis import Case, Diagnosis, diagnose
 from edgekit.diagnose.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity, Subject, groups, measure
 from edgekit.emitters import onnx_qdq, tflite
 from edgekit.errors import DataError, InputError
-from edgekit.graph import constant, shape_of
+from edgekit.graph import attributes, constant, shape_of
 from edgekit.inputs import InputConfig
 from edgekit.output import Cache
 from edgekit.passes import prepare
@@ -291,6 +291,22 @@ def test_a_planted_cause_is_named_in_litert_too(healthy: ir.Model, samples: Samp
     assert [(f.cause, f.tensors[0]) for f in found.findings] == [("outlier channel", tensor)]
     losses = {loss.name: loss for loss in found.tensors}
     assert losses[tensor].before_db is not None and losses[tensor].after_db is not None
+
+
+def test_a_depthwise_spread_of_weights_in_one_scale_is_named(healthy: ir.Model, samples: Samples) -> None:
+    """Weights with one scale for all channels, as models that come quantized have them."""
+    graph, tensor = planted.depthwise_spread(healthy)
+    graph = prepare(graph)
+    subject = subject_of(graph, samples)
+    name = next(str(node.inputs[1].name) for node in graph.graph if attributes(node).get("group", 1) > 1)
+    one = numerics.symmetric(np.abs(np.asarray(constant(graph.graph.initializers[name]))).max(), None)
+    plan = QuantPlan({**subject.plan, name: one})
+    fidelity = verify.fidelity(graph, onnx_qdq.emit(graph, plan).data, samples, SILENT, 8)
+    found = diagnose(Case(replace(subject, plan=plan), fidelity, samples, samples), SILENT)
+    assert [(finding.cause, finding.tensors) for finding in found.findings] == [("depthwise weight spread", (tensor,))]
+    numbers = evidence.numbers(graph, plan, evidence.look(graph, plan, samples.some(8), SILENT, 8))[tensor]
+    narrow = next(cause for cause in CAUSES if cause.name == "depthwise weight spread")
+    assert narrow.evidence(numbers | {"weights_db": 0.0}) == ("weights_db", "weight_spread", "weight_levels")
 
 
 def test_a_saturated_activation_is_named(healthy: ir.Model, samples: Samples) -> None:

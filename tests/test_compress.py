@@ -30,7 +30,8 @@ from edgekit.project import load_project
 from edgekit.reference import Reference
 from edgekit.samples import Sample
 
-TRAINED = [case for case in CASES if case.op in {*FUNCTIONS, *SHAPED}]
+# The op table less what has no training form: the boxes that are left are chosen, not computed.
+TRAINED = [case for case in CASES if case.op != "NonMaxSuppression"]
 
 
 @pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
@@ -38,10 +39,7 @@ def test_torch_computes_what_onnx_does(case: Case) -> None:
     builder = Builder()
     out = case.build(builder, builder.input(*case.shape))
     graph = opened(builder.model(out))
-    try:
-        module = to_torch(graph)
-    except UnsupportedError as error:
-        pytest.skip(str(error.problems[0]))
+    module = to_torch(graph)
     (sample,) = builder.samples(1, case.low, case.high)
     wanted = Reference(graph).run(sample)[str(graph.graph.outputs[0].name)]
     with torch.no_grad():

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from edgekit.compress import moves, windows  # noqa: F401 - they register their functions
+from edgekit.compress import indexing, moves, recurrent, windows  # noqa: F401 - they register their functions
 from edgekit.compress.functions import FUNCTIONS
 from edgekit.errors import ModelError, UnsupportedError
 from edgekit.graph import attributes, constant, is_float, shape_of
@@ -233,7 +233,7 @@ def _fits(node: ir.Node) -> bool:
     source, out = (node.inputs or [None])[0], node.outputs[0]
     if node.op_type != "Resize" or source is None:
         return True
-    return windows.resizes_alike(shape_of(source), shape_of(out), attributes(node))
+    return windows.resizable(shape_of(source), shape_of(out), attributes(node))
 
 
 def to_torch(graph: ir.Model) -> GraphModule:

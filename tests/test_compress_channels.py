@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +15,7 @@ from edgekit.classes import PINNED
 from edgekit.compress.channel_cut import Cut, without
 from edgekit.compress.channel_prune import Masked
 from edgekit.compress.channels import Channels
-from edgekit.graph import Array, attributes, constant, shape_of
+from edgekit.graph import GATES, Array, attributes, constant, shape_of
 from edgekit.passes import opened
 from edgekit.reference import Reference
 
@@ -188,10 +189,56 @@ def class_token(b: Builder) -> str:
     return dense(b, b.node("Gather", b.node("Relu", y), b.const(np.int64(0)), axis=1), 8, 4)
 
 
+def layer(b: Builder, op: str, x: str, ins: int, hidden: int, *states: str, **given: Any) -> list[str]:
+    """A recurrent layer: all that it gives."""
+    ways, rows = 2 if given.get("direction") == "bidirectional" else 1, GATES[op] * hidden
+    weights = [b.weights(ways, rows, ins), b.weights(ways, rows, hidden), b.uniform(-0.3, 0.3, ways, 2 * rows)]
+    return b.nodes(op, 3 if op == "LSTM" else 2, x, *weights, "", *states, hidden_size=hidden, **given)
+
+
+def in_order(b: Builder, op: str, x: str, ins: int, hidden: int, **given: Any) -> str:
+    """All steps of a recurrent layer, (steps, batch, features) as it was fed."""
+    y, ways = layer(b, op, x, ins, hidden, **given)[0], 2 if given.get("direction") == "bidirectional" else 1
+    return b.node("Reshape", b.node("Transpose", y, perm=[0, 2, 1, 3]), b.const([0, 0, ways * hidden]))
+
+
+def tagger(b: Builder) -> str:
+    """Features of a layer before, and a layer that reads every step."""
+    y = b.node("Relu", dense(b, b.input(6, 1, 5), 5, 8))
+    return dense(b, in_order(b, "LSTM", y, 8, 7), 7, 4)
+
+
+def both_ways(b: Builder) -> str:
+    y = in_order(b, "GRU", b.input(6, 1, 5), 5, 6, direction="bidirectional", linear_before_reset=1)
+    y = in_order(b, "LSTM", y, 12, 5, direction="bidirectional")
+    return dense(b, y, 10, 4)
+
+
+def reset_before(b: Builder) -> str:
+    return dense(b, in_order(b, "RNN", in_order(b, "GRU", b.input(6, 1, 5), 5, 6), 6, 8, direction="reverse"), 8, 4)
+
+
+def last_states(b: Builder) -> str:
+    """A classifier of a sequence, batch first, that reads the states at the end."""
+    _, hidden, memory = layer(b, "LSTM", b.input(1, 6, 5), 5, 8, layout=1)
+    y = b.node("Concat", b.node("Squeeze", hidden, b.const([1])), b.node("Squeeze", memory, b.const([1])), axis=1)
+    return b.node("Gemm", y, b.weights(4, 16), b.weights(4), transB=1)
+
+
+def decoder(b: Builder) -> str:
+    """A layer that starts where another ended, and one that starts from constants."""
+    x = b.input(6, 1, 5)
+    _, hidden, memory = layer(b, "LSTM", x, 5, 8)
+    y, *_ = layer(b, "LSTM", x, 5, 8, hidden, memory)
+    y = b.node("Squeeze", y, b.const([1]))
+    y, *_ = layer(b, "RNN", y, 8, 6, b.uniform(-0.9, 0.9, 1, 1, 6), activations=["Sigmoid"])
+    return dense(b, b.node("Squeeze", y, b.const([1])), 6, 4)
+
+
 CUT = [
     plain, residual, padded_shortcut, depthwise, grouped, many_groups, concat, split, halves, sliced, shuffle,
     flattened, squeeze_excite, spatial_gate, sloped, upsampled, blocks, normed_groups, shared_weights, perceptron,
-    fused_heads, one_head, class_token,
+    fused_heads, one_head, class_token, tagger, both_ways, reset_before, last_states, decoder,
 ]  # fmt: skip
 Net = Callable[[Builder], str]
 
@@ -270,6 +317,10 @@ def test_layers_are_as_fine_as_the_graph_allows() -> None:
     assert sizes(fused_heads) == [(4, 9)]  # whole heads of queries, keys and values
     assert sizes(one_head) == [(8, 1), (8, 1)]  # queries with keys, values
     assert sizes(shared_weights) == [(8, 1)]
+    assert sizes(tagger) == [(8, 1), (7, 1)]
+    assert sizes(both_ways) == [(6, 1), (5, 1)]  # both directions lie in one tensor
+    assert sizes(last_states) == [(8, 1)]
+    assert sizes(decoder) == [(8, 1), (6, 1)]  # the states of one layer are those of the next
 
 
 def test_groups_and_heads_are_counted_anew() -> None:

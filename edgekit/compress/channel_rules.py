@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgekit.classes import MOVES, PINNED
 from edgekit.compress.channels import Channels, pads_of, reduced_axes, slices_of
-from edgekit.graph import Array, attributes, constant, shape_of
+from edgekit.graph import GATES, Array, attributes, constant, shape_of
 
 Found = Sequence[Array] | None
 Rule = Callable[[Channels, ir.Node, list[ir.Value]], Found]
@@ -182,6 +182,27 @@ def _product(channels: Channels, node: ir.Node, rank: int) -> Found:
     return [whole[0]]
 
 
+def _recurrent(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
+    """A hidden unit: its rows of every gate, its column of R, its place in the states and results.
+
+    The node is in the form that ``passes.recurrent`` leaves.
+    """
+    source, weight, again, bias = node.inputs[:4]
+    gates, ends = GATES[node.op_type], [len(shape_of(value)) - 1 for value in node.outputs]
+    assert source is not None and again is not None
+    units = channels.classes.new(shape_of(again)[2])
+    if source in read:
+        channels.cut(weight, 2, channels.along(source, 2))
+    for value, axis, count in ((weight, 1, gates), (again, 1, gates), (again, 2, 1), (bias, 1, 2 * gates)):
+        channels.cut(value, axis, np.tile(units, count))
+    for state in node.inputs[5:]:
+        if state in read:
+            channels.classes.join(units, channels.along(state, 2))
+        else:
+            channels.cut(state, 2, units)
+    return [_on_axis(units, axis, axis + 1) for axis in ends]
+
+
 def _concat(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
     """One behind another; a constant part goes with the channels of the others."""
     out = shape_of(node.outputs[0])
@@ -284,6 +305,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceSumSquare"), _reduce),
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize"), _spatial),
     **dict.fromkeys(("Conv", "ConvTranspose"), _conv),
+    **dict.fromkeys(GATES, _recurrent),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _blocks),
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,

@@ -17,10 +17,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.classes import PINNED, Numbering, compact
-from edgekit.graph import Array, attributes, constant, is_float, shape_of
+from edgekit.graph import GATES, Array, attributes, constant, is_float, shape_of
 from edgekit.passes.rewrite import make_private
 
-PRODUCERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+PRODUCERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *GATES)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Channels(Numbering):
         """The class of each output channel that a node with weights makes; None of other nodes."""
         if node.op_type not in PRODUCERS or constant(node.inputs[1]) is None:
             return None
-        axis = len(shape_of(node.outputs[0])) - 1 if node.op_type == "MatMul" else 1
+        axis = len(shape_of(node.outputs[0])) - 1 if node.op_type in ("MatMul", *GATES) else 1
         found = self.axis_of(node.outputs[0])
         return found[1] if found is not None and found[0] == axis else None
 

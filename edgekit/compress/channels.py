@@ -46,12 +46,16 @@ class _Cuts:
 
 
 class Channels(Numbering):
-    """The channels of an opened model (a copy of it, ``model``) as classes; the pinned ones stay."""
+    """The channels of an opened model (a copy of it, ``model``) as classes; the pinned ones stay.
 
-    def __init__(self, model: ir.Model) -> None:
+    Of attention, whole heads may go; with ``inner`` the same channels within all heads.
+    """
+
+    def __init__(self, model: ir.Model, inner: bool = False) -> None:
         from edgekit.compress.channel_rules import RULES
 
         super().__init__()
+        self.inner = inner
         self.model = model.clone()
         self.graph = self.model.graph
         self.cuts = _Cuts()
@@ -96,13 +100,13 @@ class Channels(Numbering):
         count = -1
         while count != (count := len(np.unique(self.classes.of(np.arange(len(self.classes)))))):
             for name, numbers in self.numbers.items():
-                self.numbers[name] = numbers = self._squared(compact(self.classes.of(numbers)))
+                self.numbers[name] = numbers = self.squared(compact(self.classes.of(numbers)))
             for axes in self._constant_axes().values():
                 for first, *rest in axes.values():
                     for other in rest:
                         self.classes.join(first, other)
 
-    def _squared(self, numbers: Array) -> Array:
+    def squared(self, numbers: Array) -> Array:
         """Join slices along the axis that has most different ones; what is one class in all stays."""
         varies = [axis for axis, size in enumerate(numbers.shape) if size > 1]
         if not varies:

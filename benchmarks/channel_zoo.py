@@ -78,7 +78,7 @@ def examined(name: str) -> dict[str, Any]:
 
 
 def bare(graph: ir.Graph) -> None:
-    """Let the outputs be what the last Relu reads: with random weights a halved network may end in nothing but zeros."""
+    """Let the outputs be what the last Relu reads: of random weights, halved, it may leave nothing but zeros."""
     for i, value in enumerate(graph.outputs):
         while (node := value.producer()) is not None and node.op_type in ("Relu", "Squeeze"):
             value = node.inputs[0]

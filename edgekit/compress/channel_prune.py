@@ -204,7 +204,9 @@ class Masked(GraphModule):
         gone[list(classes)] = True
         assert not gone[PINNED]
         found = {name: gone[self._channels.classes.of(numbers)] for name, numbers in self._channels.numbers.items()}
-        found |= {name: gone[self._channels.constants[name][2]] for name in self._states & set(self._channels.constants)}
+        found |= {
+            name: gone[self._channels.constants[name][2]] for name in self._states & set(self._channels.constants)
+        }
         self._masks = {name: torch.from_numpy(mask) for name, mask in found.items() if mask.any()}
 
     def constants(self) -> dict[str, torch.Tensor]:

@@ -289,7 +289,7 @@ def _scatter(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
     if constant(index) is None or data not in read or updates not in read:
         return None
     rows = shape_of(index)  # type: ignore[arg-type]
-    ours, theirs = channels.numbers[str(data.name)], channels.numbers[str(updates.name)]  # type: ignore[union-attr]
+    ours, theirs = channels.numbers[str(data.name)], channels.numbers[str(updates.name)]
     lead, ahead = rows[-1], len(rows) - 1
     if max(ours.shape[:lead]) > 1 or max(theirs.shape[:ahead], default=1) > 1:
         return None

@@ -35,15 +35,16 @@ def op(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 PLAIN: dict[str, Callable[..., Any]] = {
     "Abs": torch.abs, "Acos": torch.acos, "Acosh": torch.acosh, "Add": torch.add, "And": torch.logical_and,
     "Asin": torch.asin, "Asinh": torch.asinh, "Atan": torch.atan, "Atanh": torch.atanh, "Ceil": torch.ceil,
-    "Cos": torch.cos, "Cosh": torch.cosh, "Div": torch.div, "Equal": torch.eq, "Erf": torch.erf, "Exp": torch.exp, "Floor": torch.floor,
-    "Greater": torch.gt, "GreaterOrEqual": torch.ge, "HardSwish": F.hardswish, "Identity": lambda x: x,
-    "IsNaN": torch.isnan,    "Less": torch.lt, "LessOrEqual": torch.le, "Log": torch.log, "MatMul": torch.matmul, "Mish": F.mish,
-    "Max": lambda *x: reduce(torch.maximum, x), "Min": lambda *x: reduce(torch.minimum, x),
-    "Mul": torch.mul, "Neg": torch.neg, "Not": torch.logical_not, "Or": torch.logical_or, "Pow": torch.pow,
-    "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x), "Reciprocal": torch.reciprocal, "Relu": F.relu,
-    "Round": torch.round, "Sigmoid": torch.sigmoid, "Sign": torch.sign, "Sin": torch.sin, "Sinh": torch.sinh, "Softplus": F.softplus,
-    "Softsign": F.softsign, "Sqrt": torch.sqrt, "Sub": torch.sub, "Tan": torch.tan, "Tanh": torch.tanh,
-    "Where": lambda condition, x, y: torch.where(condition.bool(), x, y), "Xor": torch.logical_xor,
+    "Cos": torch.cos, "Cosh": torch.cosh, "Div": torch.div, "Equal": torch.eq, "Erf": torch.erf, "Exp": torch.exp,
+    "Floor": torch.floor, "Greater": torch.gt, "GreaterOrEqual": torch.ge, "HardSwish": F.hardswish,
+    "Identity": lambda x: x, "IsNaN": torch.isnan, "Less": torch.lt, "LessOrEqual": torch.le, "Log": torch.log,
+    "MatMul": torch.matmul, "Max": lambda *x: reduce(torch.maximum, x), "Min": lambda *x: reduce(torch.minimum, x),
+    "Mish": F.mish, "Mul": torch.mul, "Neg": torch.neg, "Not": torch.logical_not, "Or": torch.logical_or,
+    "Pow": torch.pow, "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x), "Reciprocal": torch.reciprocal,
+    "Relu": F.relu, "Round": torch.round, "Sigmoid": torch.sigmoid, "Sign": torch.sign, "Sin": torch.sin,
+    "Sinh": torch.sinh, "Softplus": F.softplus, "Softsign": F.softsign, "Sqrt": torch.sqrt, "Sub": torch.sub,
+    "Tan": torch.tan, "Tanh": torch.tanh, "Where": lambda condition, x, y: torch.where(condition.bool(), x, y),
+    "Xor": torch.logical_xor,
 }  # fmt: skip
 FUNCTIONS.update(PLAIN)
 
@@ -100,7 +101,7 @@ def selu(X: Tensor, *, alpha: float = 1.6732632, gamma: float = 1.0507010) -> Te
 @op("ThresholdedRelu")
 def thresholded_relu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
     """x above alpha, else zero."""
-    return torch.where(X > alpha, X, 0.0)
+    return torch.where(alpha < X, X, 0.0)
 
 
 @op("Shrink")
@@ -199,6 +200,12 @@ def mean_variance_normalization(X: Tensor, *, axes: Ints = (0, 2, 3)) -> Tensor:
     return apart / (apart.square().mean(tuple(axes), keepdim=True).sqrt() + 1e-9)
 
 
+def _product(data: Tensor, axes: Ints, keep: bool) -> Tensor:
+    for axis in sorted((axis % data.ndim for axis in axes), reverse=True):
+        data = data.prod(axis, keep)
+    return data
+
+
 def _reduce(name: str, run: Callable[..., Tensor]) -> None:
     @op(name)
     def reduce(data: Tensor, axes: Tensor | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
@@ -212,15 +219,9 @@ _reduce("ReduceMean", torch.mean)
 _reduce("ReduceSum", torch.sum)
 _reduce("ReduceMax", torch.amax)
 _reduce("ReduceMin", torch.amin)
-_reduce("ReduceProd", lambda x, axes, keep: _product(x, axes, keep))
+_reduce("ReduceProd", _product)
 _reduce("ReduceL2", lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep))
 _reduce("ReduceSumSquare", lambda x, axes, keep: torch.sum(x * x, axes, keep))
-
-
-def _product(data: Tensor, axes: Ints, keep: bool) -> Tensor:
-    for axis in sorted((axis % data.ndim for axis in axes), reverse=True):
-        data = data.prod(axis, keep)
-    return data
 
 
 @op("CumSum")

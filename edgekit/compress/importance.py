@@ -54,7 +54,7 @@ def makers(channels: Channels) -> Iterator[tuple[ir.Node, Array]]:
 
 
 def filters(node: ir.Node, array: Array) -> Array:
-    """A node's weights, or what is shaped as they are, as one row an output channel: of a hidden unit, all its gates."""
+    """A node's weights, or what is shaped as they are, as one row an output channel, or a hidden unit."""
     if node.op_type in GATES:
         units = int(attributes(node)["hidden_size"])
         return array.reshape(-1, units, *array.shape[2:]).swapaxes(0, 1).reshape(units, -1)

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edgekit.compress.functions import op
+from edgekit.graph import attributes
+from edgekit.passes.recurrent import STATES
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Relu": torch.relu}
 Step = Callable[..., tuple[Tensor, ...]]
+
+
+def is_plain(node: ir.Node) -> bool:
+    """Whether a recurrent node is in the form that ``passes.recurrent`` leaves."""
+    given, (_, *weights, lengths), states = attributes(node), [*node.inputs, *[None] * 5][:5], node.inputs[5:]
+    whole = len(states) == STATES[node.op_type] and None not in (*weights, *states) and lengths is None
+    return (
+        whole and "activations" in given and given.get("direction", "forward") == "forward" and not given.get("layout")
+    )
 
 
 def _run(taken: Tensor, states: tuple[Tensor | None, ...], step: Step) -> tuple[Tensor, ...]:

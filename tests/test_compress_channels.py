@@ -16,10 +16,12 @@ from edgekit.classes import PINNED
 from edgekit.compress.channel_cut import Cut, without
 from edgekit.compress.channel_prune import Masked
 from edgekit.compress.channels import Channels
+from edgekit.compress.importance import Criterion, importance
 from edgekit.frontends import load_source
 from edgekit.graph import GATES, Array, attributes, constant, shape_of
 from edgekit.passes import opened
 from edgekit.reference import Reference
+from edgekit.samples import Sample
 
 
 def norm(b: Builder, x: str, channels: int) -> str:
@@ -487,3 +489,19 @@ def test_equal_biases_do_not_tie_layers_together() -> None:
     y = b.node("Conv", b.input(1, 3, 8, 8), b.weights(8, 3, 1, 1), bias)
     y = b.node("Relu", b.node("Conv", b.node("Relu", y), b.weights(8, 8, 1, 1), bias))
     assert len(Channels(opened(b.model(b.conv(y, 8, 1)))).layers) == 2
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "taylor"])
+def test_a_hidden_unit_matters_by_what_makes_it_in_all_gates(criterion: Criterion) -> None:
+    builder = Builder()
+    graph = opened(builder.model(last_states(builder)))
+    node = next(node for node in graph.graph if node.op_type == "LSTM")
+    for value in node.inputs[1:4]:
+        array = np.array(constant(value))
+        array.reshape(-1, 8, *array.shape[2:])[:, 3] = 0  # rows lie gate by gate
+        value.const_value = ir.tensor(array, name=value.name)  # type: ignore[union-attr]
+    channels = Channels(graph)
+    samples = [Sample(values, i % 4) for i, values in enumerate(builder.samples(16))]
+    (layer,) = channels.layers
+    scores = importance(channels, criterion, samples, 0)[list(layer.classes)]
+    assert scores[3] == 0 and (np.delete(scores, 3) > 0).all()

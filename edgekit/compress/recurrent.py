@@ -27,9 +27,9 @@ def is_plain(node: ir.Node) -> bool:
     )
 
 
-def _run(taken: Tensor, states: tuple[Tensor | None, ...], step: Step) -> tuple[Tensor, ...]:
+def _run(taken: Tensor, states: tuple[Tensor, ...], step: Step) -> tuple[Tensor, ...]:
     """The first state after every step (time, 1, batch, hidden), then each state at the end (1, batch, hidden)."""
-    now = tuple(state[0].expand(taken.shape[1], -1) for state in states if state is not None)
+    now = tuple(state[0].expand(taken.shape[1], -1) for state in states)
     seen = []
     for row in taken.unbind(0):
         now = step(row, *now)
@@ -44,9 +44,7 @@ def lstm(
     R: Tensor,
     B: Tensor,
     sequence_lens: None = None,
-    initial_h: Tensor | None = None,
-    initial_c: Tensor | None = None,
-    *,
+    *initial_h: Tensor,
     activation_alpha: Any = None,
     activation_beta: Any = None,
     activations: tuple[str, ...] = ("Sigmoid", "Tanh", "Tanh"),
@@ -56,7 +54,7 @@ def lstm(
     input_forget: int = 0,
     layout: int = 0,
 ) -> tuple[Tensor, ...]:
-    """Gates in the order input, output, forget, cell."""
+    """Gates in the order input, output, forget, cell. First states: hidden, then cells."""
     soft, new, shown = (ACTIVATIONS[name] for name in activations)
     inner, outer = B[0].chunk(2)
 
@@ -65,7 +63,7 @@ def lstm(
         memory = soft(f) * memory + soft(i) * new(c)
         return soft(o) * shown(memory), memory
 
-    return _run(F.linear(X, W[0], inner), (initial_h, initial_c), step)
+    return _run(F.linear(X, W[0], inner), initial_h, step)
 
 
 @op("GRU")
@@ -75,8 +73,7 @@ def gru(
     R: Tensor,
     B: Tensor,
     sequence_lens: None = None,
-    initial_h: Tensor | None = None,
-    *,
+    *initial_h: Tensor,
     activation_alpha: Any = None,
     activation_beta: Any = None,
     activations: tuple[str, ...] = ("Sigmoid", "Tanh"),
@@ -100,7 +97,7 @@ def gru(
         new = shown(taken[:, count:] + past)
         return (new + z * (hidden - new),)
 
-    return _run(F.linear(X, W[0], inner), (initial_h,), step)
+    return _run(F.linear(X, W[0], inner), initial_h, step)
 
 
 @op("RNN")
@@ -110,8 +107,7 @@ def rnn(
     R: Tensor,
     B: Tensor,
     sequence_lens: None = None,
-    initial_h: Tensor | None = None,
-    *,
+    *initial_h: Tensor,
     activation_alpha: Any = None,
     activation_beta: Any = None,
     activations: tuple[str, ...] = ("Tanh",),
@@ -126,4 +122,4 @@ def rnn(
     def step(taken: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
         return (ACTIVATIONS[activations[0]](F.linear(hidden, R[0], outer) + taken),)
 
-    return _run(F.linear(X, W[0], inner), (initial_h,), step)
+    return _run(F.linear(X, W[0], inner), initial_h, step)

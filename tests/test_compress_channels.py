@@ -199,8 +199,8 @@ def scored(b: Builder, scores: str, v: str) -> str:
 
 
 def placed_heads(b: Builder) -> str:
-    """A bias of each head for each place, beside a mask for all of them."""
-    x, mask = b.input(1, 5, 12), b.input(1, 1, 5, 5)
+    """A bias of each head for each place, beside a mask of places that is one for all of them."""
+    x, mask = b.input(1, 5, 12), b.node("Add", b.input(1, 1, 1, 5), b.weights(1, 1, 5, 5))
     q, k, v = apart(b, x)
     table = b.node("Add", b.weights(1, 4, 5, 5), mask)
     return b.node("Add", x, dense(b, scored(b, b.node("Add", b.node("MatMul", q, k), table), v), 12, 12))

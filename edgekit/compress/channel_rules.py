@@ -18,7 +18,7 @@ Rule = Callable[[Channels, ir.Node, list[ir.Value]], Found]
 def _elementwise(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
     """What lies at one place goes together; a side that is broadcast along the other's channels stands apart.
 
-    An axis that constants alone have is free, where nothing else is (a bias of each head beside a mask for all).
+    An axis of matrices that constants alone have is free, where nothing else is: a bias of each head, a mask for all.
     """
     out = node.outputs[0]
     rank = len(shape_of(out))
@@ -26,7 +26,7 @@ def _elementwise(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Fou
         (_lifted(channels.numbers[str(v.name)], rank), (1,) * (rank - len(shape_of(v))) + shape_of(v)) for v in read
     ]
     wide = [axis for axis, size in enumerate(shape_of(out)) if size > max(shape[axis] for _, shape in sides)]
-    if len(wide) == 1 and all(numbers.size == 1 for numbers, _ in sides):
+    if len(wide) == 1 and wide[0] < rank - 2 and all(numbers.size == 1 for numbers, _ in sides):
         channels.link(node, out)
         return [_on_axis(channels.classes.new(shape_of(out)[wide[0]]), wide[0], rank)]
     base, apart = max((numbers for numbers, _ in sides), key=lambda numbers: numbers.size), []

@@ -3,7 +3,8 @@
     python benchmarks/channel_zoo.py [NAME ...]
 
 The masked network computes every channel and zeroes those that were removed, so both have to say the same. What is cut
-also has to go through the passes before calibration. An architecture whose ops have no training form cannot be masked.
+also has to go through the passes before calibration. Two architectures have nothing to cut: ConvNeXt V2 and gMLP, of
+which every inner channel is normalised over, or multiplied with one that is.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ def test_a_round_trip_keeps_every_number_and_name() -> None:
 
 def test_the_public_functions_go_around() -> None:
     """From what a user loads to a trained graph: names stay, BatchNormalization trains, nothing else changes."""
-    graph = edgekit.load_graph("torch_nets:small", shapes={"x": [1, 3, 8, 8]}, folder=Path(__file__).parent)
-    module = edgekit.to_torch(graph)
+    loaded = edgekit.load_graph("torch_nets:small", shapes={"x": [1, 3, 8, 8]}, folder=Path(__file__).parent)
+    module, graph = edgekit.to_torch(loaded), opened(loaded)
     source = torch_nets.small()
     assert dict(source.named_parameters()).keys() <= dict(module.named_parameters()).keys()
     assert set(source.state_dict()) - {"bn.num_batches_tracked"} <= set(module.state_dict())

@@ -36,6 +36,7 @@ class Target:
     arena_bytes: int | None = None
     per_channel_fully_connected: bool = True
     recurrent: tuple[str, ...] = ()
+    sparse: bool = False
 
     @property
     def format(self) -> str:
@@ -86,6 +87,7 @@ def read_target(path: Path) -> Target:
         "arena_bytes": table.bytes("arena"),
         "per_channel_fully_connected": table.flag("per_channel_fully_connected"),
         "recurrent": table.texts("recurrent", RECURRENT),
+        "sparse": table.flag("sparse"),
     }
     table.close()
     for field, key in (("description", "description"), ("architecture", "architecture"), ("cores", "cores"),

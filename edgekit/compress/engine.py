@@ -64,7 +64,10 @@ class Engine:
 
 
 class FabricEngine(Engine):
-    """Lightning Fabric: all GPUs of the machine, a process for each, gradients averaged between them."""
+    """Lightning Fabric: all GPUs of the machine, a process for each, gradients averaged between them.
+
+    BatchNormalization normalizes the rows of each process by themselves; the first one's statistics come out.
+    """
 
     def __init__(self, mixed: bool = False, devices: int = 0) -> None:
         fabric = _fabric()

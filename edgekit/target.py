@@ -105,5 +105,7 @@ def _check(table: Table, given: dict[str, Any]) -> None:
         raise table.error("precisions", f"an empty list was given, at least one of {', '.join(PRECISIONS)} is needed")
     if FORMATS[given["runtime"]] == "tflite" and "uint8" in (given["activations"], given["io_dtype"]):
         raise table.error("activations", "uint8 was given; the LiteRT 8-bit specification knows int8 only")
+    if given["sparse"] and given["ops"] and "DENSIFY" not in given["ops"]:
+        raise table.error("sparse", "true was given, but ops have no DENSIFY, which makes such tensors dense")
     if given["threads"] is not None and given["threads"] > given["cores"]:
         raise table.error("threads", f"{given['threads']} was given, the device has {given['cores']} cores")

@@ -188,6 +188,7 @@ def test_blocks_are_read_as_the_schema_says_and_as_litert_does() -> None:
         (np.array([0, 2, 9], np.int32), np.array([0, 1, 1], np.int32)),
         (np.array([0], np.int32), np.array([0, 1, 1], np.int32)),
         (np.array([0, 2, 3], np.int32), np.array([0, 1, 7], np.int32)),
+        (np.array([0, 2, 1 << 30], np.int32), np.array([0, 1, 1], np.int32)),
         1 << 30,
     ],
 )

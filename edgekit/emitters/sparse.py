@@ -94,11 +94,13 @@ def dense(shape: tuple[int, ...], how: Sparsity) -> Array:
 def _entered(at: Array, kept: int | tuple[Array, Array], room: int) -> tuple[Array, Array, Array]:
     """One level down from some places: how many each has below it, their coordinates, and where they lie."""
     if isinstance(kept, int):
-        if kept * len(at) > room:
-            raise ValueError(f"{kept * len(at)} places in a tensor of {room}")
-        chosen = np.tile(np.arange(kept), len(at))
-        return np.full(len(at), kept), chosen, np.repeat(at * kept, kept) + chosen
-    segments, indices = (part.astype(np.int64) for part in kept)
-    counts = segments[at + 1] - segments[at]
-    below = np.repeat(segments[at] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-    return counts, indices[below], below
+        counts, starts = np.full(len(at), kept), at * kept
+    else:
+        segments = kept[0].astype(np.int64)
+        counts, starts = segments[at + 1] - segments[at], segments[at]
+    total = int(counts.sum())
+    if total > room:
+        raise ValueError(f"{total} places in a tensor of {room}")
+    within = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+    below = np.repeat(starts, counts) + within
+    return counts, within if isinstance(kept, int) else kept[1][below], below

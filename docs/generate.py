@@ -205,29 +205,33 @@ Every method also has `data`: what trains, in any form that [calibration data](c
 where the method wants them; without it the calibration samples train. And `keep_if = "latency"`: artifacts from before
 and after the step are timed in turns on this machine, and the step is taken back where one is not really faster.
 
-In Python, `edgekit.compress.module.to_torch(graph)` is the graph as an `nn.Module` for a training loop of your own (any
-batch size, parameters by the names they had, BatchNormalization trains), and `from_torch(module)` the graph again."""
+In Python, `edgekit.to_torch(graph)` is the graph as an `nn.Module` for a training loop of your own (any batch size,
+parameters by the names they had, BatchNormalization trains), and `edgekit.from_torch(module)` the graph again. All ops
+of [the table](ops.md) have a form in torch but NonMaxSuppression, which chooses and computes nothing, a Resize of a
+part of an image, and a Resize that keeps the aspect ratio."""
 
 
 def compression() -> str:
-    """Every method of ``[[compress]]``, from its declaration."""
+    """Every method of ``[[compress]]``, from its declaration; the keys of training, which most have, only once."""
     from edgekit.compress.methods import METHODS
+    from edgekit.compress.training import Training
 
     pages = [f"{NOTE}\n\n# Compression\n\n{COMPRESSION}"]
-    for name, found in METHODS.items():
-        said = " ".join((found.run.__doc__ or "").split("\n\n")[0].split())
-        rows = [f"| `{key}` | {accepted} | {default} |" for key, accepted, default in _keys(found.settings)]
-        table = ["| key | accepted | without it |", "| :-- | :-- | :-- |", *rows]
-        about = [" ".join(part.split()) for part in _told(found.settings)]
-        pages.append("\n\n".join([f"## {name}", said, *about, "\n".join(table)]).replace("``", "`"))
+    for name, found in sorted(METHODS.items()):
+        trains = Training in get_type_hints(found.settings).values()
+        said = [(found.run.__doc__ or "").split("\n\n")[0], *(found.settings.__doc__ or "").split("\n\n")[1:]]
+        said += ["It trains: see [training](#training)."] * trains
+        pages.append(_method(name, said, found.settings))
+    pages.append(_method("training", (Training.__doc__ or "").split("\n\n"), Training))
     return "\n\n".join(pages) + "\n"
 
 
-def _told(settings: type) -> list[str]:
-    """What the settings' docstrings say of their keys, below the first line."""
-    own = (settings.__doc__ or "").split("\n\n")[1:]
-    inner = [kind for kind in get_type_hints(settings).values() if is_dataclass(kind)]
-    return [*own, *(part for kind in inner for part in (kind.__doc__ or "").split("\n\n"))]
+def _method(title: str, said: Iterable[str], settings: type) -> str:
+    """A section on a dataclass of settings: what is said of it, and its own keys."""
+    rows = [f"| `{key}` | {accepted} | {default} |" for key, accepted, default in _keys(settings)]
+    table = ["| key | accepted | without it |", "| :-- | :-- | :-- |", *rows] if rows else []
+    parts = [f"## {title}", *(" ".join(part.split()) for part in said), "\n".join(table)]
+    return "\n\n".join(filter(None, parts)).replace("``", "`")
 
 
 def _keys(settings: type) -> Iterator[tuple[str, str, str]]:
@@ -236,7 +240,6 @@ def _keys(settings: type) -> Iterator[tuple[str, str, str]]:
     for item in fields(settings):
         kind = hints[item.name]
         if is_dataclass(kind):
-            yield from _keys(kind)
             continue
         arms = [arm for arm in get_args(kind) if arm is not type(None)] if get_origin(kind) is not tuple else []
         if arms and get_origin(kind) is Literal:

@@ -95,7 +95,7 @@ def prepared(
             work.warnings += look(work.calibration)
     lifted = compression.compress(work, source.model, lifted, precisions, config)
     basis = work.basis(lifted, ranges_wanted)
-    work.rounds = project.calibration.rounding == "reconstruct" and calibrated and not given
+    work.rounds = project.calibration.rounding == "reconstruct" and calibrated
     return Prepared(work, source, graph, precisions, config, basis, check)
 
 

@@ -13,6 +13,7 @@ from edgekit.diagnose.diagnosis import Case, Diagnosis, diagnose
 from edgekit.diagnose.sensitivity import Subject
 from edgekit.progress import Progress
 from edgekit.project import Project, QuantizationConfig
+from edgekit.quant import reconstruct
 from edgekit.stages import Basis, Built, Work
 
 
@@ -47,7 +48,8 @@ def of_built(
     """
     unrolled = replace(config, recurrent="unrolled")  # ONNX has no integer loop, and all steps share their scales
     form, plan = work.planned(built.target, str(config.precision), basis, unrolled)
-    rounded = work.rounded(form.model, plan) if work.rounds else None
+    rounds = work.rounds and not basis.lifted.settled and reconstruct.weights_of(form.model, plan)
+    rounded = work.rounded(form.model, plan) if rounds else None
     fidelity = built.fidelity or verify.fidelity(built.graph, built.artifact.data, work.judging, work.progress)
     metric = None
     if work.evaluation is not None:

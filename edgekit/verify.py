@@ -128,7 +128,7 @@ class Noise:
 
     @property
     def snr_db(self) -> float:
-        """Signal over noise; infinite without noise, -infinite without signal, and not a number where a value is none."""
+        """Signal over noise; infinite without noise, -infinite without signal, NaN where a value is."""
         signal = self.signal
         if self.total is not None and self.count > 1:
             signal -= float(np.sum(self.total**2)) / self.count

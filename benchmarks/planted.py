@@ -20,7 +20,7 @@ from edgekit.passes.rewrite import add_constant, make, put_in_place, single_read
 Array = NDArray[Any]
 Planted = tuple[ir.Model, str]
 
-OUTLIER = 100.0  # by how much one channel is larger than the others
+OUTLIER = 300.0  # by how much one channel is larger than the others
 SPREAD = (2.0**-9, 2.0**5)  # the smallest and the largest factor of a depthwise convolution's channels
 MIXED = 500.0  # by how much one part of a Concat is larger than the other
 OFFSET = 500.0  # what is added to features, and taken off again behind them
@@ -63,6 +63,7 @@ def mixed_range_concat(model: ir.Model) -> Planted:
         held = [add_constant(graph, f"{name}/{kind}", array[part]) for kind, array in (("w", weight), ("b", bias))]
         conv = make("Conv", [first.inputs[0], *held], first.outputs[0], f"{name}/conv", **attributes(first))
         clip = make("Relu", conv.outputs, first.outputs[0], name)
+        conv.outputs[0].shape = clip.outputs[0].shape = None
         graph.insert_before(first, [conv, clip])
         parts.append(clip.outputs[0])
     concat = make("Concat", parts, relu.outputs[0], "joined", axis=1)

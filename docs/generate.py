@@ -205,8 +205,10 @@ Every method also has `data`: what trains, in any form that [calibration data](c
 where the method wants them; without it the calibration samples train. And `keep_if = "latency"`: artifacts from before
 and after the step are timed in turns on this machine, and the step is taken back where one is not really faster.
 
-In Python, `edgekit.compress.module.to_torch(graph)` is the graph as an `nn.Module` for a training loop of your own (any
-batch size, parameters by the names they had, BatchNormalization trains), and `from_torch(module)` the graph again."""
+In Python, `edgekit.to_torch(graph)` is the graph as an `nn.Module` for a training loop of your own (any batch size,
+parameters by the names they had, BatchNormalization trains), and `edgekit.from_torch(module)` the graph again. All ops
+of [the table](ops.md) have a form in torch but NonMaxSuppression, which chooses and computes nothing, a Resize of a
+part of an image, and a Resize that keeps the aspect ratio."""
 
 
 def compression() -> str:
@@ -215,7 +217,7 @@ def compression() -> str:
     from edgekit.compress.training import Training
 
     pages = [f"{NOTE}\n\n# Compression\n\n{COMPRESSION}"]
-    for name, found in METHODS.items():
+    for name, found in sorted(METHODS.items()):
         trains = Training in get_type_hints(found.settings).values()
         said = [(found.run.__doc__ or "").split("\n\n")[0], *(found.settings.__doc__ or "").split("\n\n")[1:]]
         said += ["It trains: see [training](#training)."] * trains

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit import compression, emit, ladder, verify
+from edgekit import compression, emit, gate, ladder, verify
 from edgekit.errors import ConfigError
 from edgekit.frontends import Loaded, load_source
 from edgekit.output import prepare_folder
@@ -19,7 +19,7 @@ from edgekit.project import Project
 from edgekit.quant.from_qdq import lift
 from edgekit.report.model import Report
 from edgekit.samples import Samples, look
-from edgekit.stages import Prepared, Work
+from edgekit.stages import Built, Prepared, Work
 from edgekit.target import Target, list_targets, load_target
 from edgekit.toml_table import near_misses
 
@@ -44,7 +44,8 @@ def build(
         work.examine(built, made.graph)
     if work.evaluation is not None:
         work.warnings += look(work.evaluation, "evaluation")
-    return [work.publish(built, work.report(built, found, made.facts)) for built in found]
+    reports = [work.report(built, found, made.facts) for built in found]
+    return [work.publish(b, _explained(made, b, report)) for b, report in zip(found, reports, strict=True)]
 
 
 def prepared(
@@ -79,6 +80,17 @@ def prepared(
     trainable, lifted = compression.compress(work, source.model, lifted)
     facts = work.model_facts(graph, work.wants_ranges) | {"source_check": check}
     return Prepared(work, source.model, graph, trainable, lifted, facts)
+
+
+def _explained(made: Prepared, built: Built, report: Report) -> Report:
+    """The report, with the causes where a gate of accuracy failed."""
+    if not any(verdict.status == gate.FAIL for verdict in report.gates if verdict.gate in gate.ACCURACY):
+        return report
+    from edgekit.diagnose.built import of_built
+
+    with made.work.stage("diagnose", built.target.name):
+        found = of_built(made.work, built, made.lifted, made.source)
+    return replace(report, findings=found.findings, stages=made.work.stages_of(built.target))
 
 
 def _profile(project: Project, name: str) -> Target:

@@ -124,7 +124,7 @@ class _Climb:
     def _costly(self, trial: _Trial) -> Iterator[tuple[str, str]]:
         """Nodes whose scales alone cost the outputs most, each with the reason."""
         from edgekit.diagnose import sensitivity
-        from edgekit.diagnose.run import subject_of
+        from edgekit.diagnose.built import subject_of
 
         subject = subject_of(trial.work, trial.found[0], self._made.lifted)
         with trial.work.stage("sensitivity"):

@@ -192,7 +192,7 @@ class Work:
         said = (*_about(plan, precision, target, basis.lifted), *crushed(form.model.graph, plan, basis.ranges))
         self.warnings += [line for line in said if line not in self.warnings]
         rounded = form.model
-        if self.rounding is not None and not basis.lifted.settled and reconstruct.weights_of(form.model, plan):
+        if self.rounds(basis.lifted, form.model, plan):
             with self.stage("round", target.name):
                 rounded = self.rounded(form.model, plan)
         with self.stage("emit", target.name):
@@ -243,6 +243,10 @@ class Work:
 
             return adaround
         return {"reconstruct": reconstruct.reconstruct, "nearest": None}[self.project.calibration.rounding]
+
+    def rounds(self, lifted: Lifted, graph: ir.Model, plan: QuantPlan) -> bool:
+        """Whether there are weights to round otherwise than to the nearest integer."""
+        return self.rounding is not None and not lifted.settled and bool(reconstruct.weights_of(graph, plan))
 
     def rounded(self, graph: ir.Model, plan: QuantPlan) -> ir.Model:
         """The graph with its weights on the plan's grid."""
@@ -358,10 +362,14 @@ class Work:
             warnings=tuple(self.warnings),
             compression=tuple(self.compression),
             rungs=tuple(self.rungs),
-            stages=(*self.stages.get("", ()), *self.stages.get(built.target.name, ())),
+            stages=self.stages_of(built.target),
             **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
         )
         return replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
+
+    def stages_of(self, target: Target) -> tuple[Stage, ...]:
+        """The stages that all targets share, and those of one."""
+        return (*self.stages.get("", ()), *self.stages.get(target.name, ()))
 
     def publish(self, built: Built, report: Report) -> Report:
         """Write everything but the artifact, the report last."""

@@ -103,6 +103,7 @@ class Noise:
     total: Array | None = None
 
     def add(self, reference: Array, found: Array, keep_mean: bool = False) -> None:
+        """Take in one sample; ``keep_mean`` lets the mean over the samples be taken off the signal."""
         wanted, got = reference.astype(np.float64), found.astype(np.float64)
         self.signal += float(np.sum(wanted**2))
         self.noise += float(np.sum((wanted - got) ** 2))
@@ -127,6 +128,7 @@ class Noise:
 
     @property
     def snr_db(self) -> float:
+        """Signal over noise; infinite without noise, -infinite without signal, NaN where a value is."""
         signal = self.signal
         if self.total is not None and self.count > 1:
             signal -= float(np.sum(self.total**2)) / self.count

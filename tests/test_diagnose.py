@@ -25,7 +25,7 @@ from edgekit.diagnose.diagnosis import Case, Diagnosis, diagnose
 from edgekit.diagnose.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity, Subject, groups, measure
 from edgekit.emitters import onnx_qdq, tflite
 from edgekit.errors import DataError, InputError
-from edgekit.graph import constant, shape_of
+from edgekit.graph import attributes, constant, shape_of
 from edgekit.inputs import InputConfig
 from edgekit.output import Cache
 from edgekit.passes import prepare
@@ -33,14 +33,13 @@ from edgekit.passes.steps import Shaped
 from edgekit.progress import SilentProgress
 from edgekit.quant import numerics
 from edgekit.quant.calibrate import observe, ranges_of
-from edgekit.quant.plan import QParams
+from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import plan_for
 from edgekit.quant.ranges import Method
 from edgekit.quant.reconstruct import with_constants
 from edgekit.quant.solve import Rules
 from edgekit.reference import serialize
 from edgekit.report.codec import decode, encode
-from edgekit.report.model import Evaluation
 from edgekit.samples import Samples, open_samples
 from edgekit.verify import FloatModel
 
@@ -74,9 +73,11 @@ def images(count: int = COUNT, seed: int = 0, size: float = 1.0) -> Any:
     return (size * (values + draw.normal(size=values.shape))).astype(np.float32)
 
 
-def opened(folder: Path, values: Any, name: str = "data", config: InputConfig | None = None) -> Samples:
-    """Samples from a file, labelled by kind."""
-    np.savez(folder / f"{name}.npz", image=values, labels=np.arange(len(values)) % 5)
+def opened(
+    folder: Path, values: Any, name: str = "data", config: InputConfig | None = None, labels: Any = None
+) -> Samples:
+    """Samples from a file, labelled by kind unless ``labels`` are given."""
+    np.savez(folder / f"{name}.npz", image=values, labels=np.arange(len(values)) % 5 if labels is None else labels)
     configs = {"image": config} if config else {}
     return open_samples(str(folder / f"{name}.npz"), {"image": SHAPE}, configs)
 
@@ -125,6 +126,12 @@ def stored(real: Any, q: QParams) -> Any:
     return numerics.dequantize(numerics.quantize(real, q), q)
 
 
+def answers_of(graph: ir.Model, values: Any) -> list[int]:
+    """What a network says of images."""
+    model = FloatModel(graph)
+    return [int(next(iter(model.outputs({"image": value[None]}).values())).argmax()) for value in values]
+
+
 # -- sensitivity ------------------------------------------------------------------------------------------------------
 
 
@@ -145,9 +152,9 @@ def test_every_planned_tensor_is_in_one_group(healthy: ir.Model, samples: Sample
 def test_a_group_alone_costs_what_rounding_it_by_hand_costs(
     healthy: ir.Model, measured: tuple[Subject, Sensitivity], samples: Samples
 ) -> None:
-    """The input is rounded before a float model sees it, the weights are put on their grid in one."""
+    """The input before a float model sees it, the scores behind it, and weights in it are put on their grid."""
     subject, found = measured
-    rounded = {"image": healthy}
+    rounded = {"image": healthy, "gemm10": healthy}
     weight = next(effect.group for effect in found.effects if effect.group.kind == WEIGHTS)
     held = healthy.graph.initializers
     grid = {name: stored(np.asarray(constant(held[name])), subject.plan[name]) for name in weight.tensors}
@@ -159,9 +166,21 @@ def test_a_group_alone_costs_what_rounding_it_by_hand_costs(
             if name == "image":
                 fed["image"] = stored(fed["image"], subject.plan["image"])
             wanted, got = (next(iter(m.outputs(i).values())) for m, i in ((reference, sample.inputs), (other, fed)))
-            noise.add(wanted, got, keep_mean=True)
+            noise.add(wanted, stored(got, subject.plan["gemm10"]) if name == "gemm10" else got, keep_mean=True)
         effect = found.of(name)
         assert effect is not None and effect.snr_db == pytest.approx(noise.snr_db, abs=0.05), name
+
+
+def test_a_group_alone_costs_what_its_qdq_form_costs(
+    healthy: ir.Model, measured: tuple[Subject, Sensitivity], samples: Samples
+) -> None:
+    """Every activation by itself, in the ONNX artifact of the plan that holds it alone."""
+    subject, found = measured
+    for effect in found.effects:
+        if effect.group.kind == ACTIVATIONS:
+            alone = QuantPlan({name: subject.plan[name] for name in effect.group.tensors})
+            artifact = verify.fidelity(healthy, onnx_qdq.emit(healthy, alone).data, samples, SILENT)
+            assert effect.snr_db == pytest.approx(artifact.outputs["gemm10"], abs=0.05), effect.group
 
 
 def test_the_noise_of_the_groups_is_that_of_the_artifact(
@@ -183,12 +202,12 @@ def test_metric_and_agreement_are_of_the_same_samples(measured: tuple[Subject, S
 
 
 def test_the_cost_is_a_session_a_group(healthy: ir.Model, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened_sessions = []
-    real = sensitivity.ArtifactModel
-    monkeypatch.setattr(sensitivity, "ArtifactModel", lambda data: opened_sessions.append(1) or real(data))
+    sessions = []
+    real = sensitivity.FloatModel
+    monkeypatch.setattr(sensitivity, "FloatModel", lambda model: sessions.append(1) or real(model))
     subject = subject_of(healthy, samples)
     found = measure(subject, samples.some(4), SILENT)
-    assert len(opened_sessions) == len(groups(subject)) == len(found.effects)
+    assert len(sessions) - 1 == len(groups(subject)) == len(found.effects)  # and one for float
     assert found.samples == 4 and found.metric is None and found.effects[0].metric is None
 
 
@@ -215,14 +234,27 @@ def test_without_samples_nothing_is_measured(healthy: ir.Model, samples: Samples
         measure(subject_of(healthy, samples), [], SILENT)
 
 
-def test_steps_of_a_recurrent_layer_are_one_group() -> None:
-    form = Shaped(prepare(network()), {"relu1": "all", "relu3": "all"})
-    plan = plan_for(form.model, "int8", dict.fromkeys(all_names(form.model), (-1.0, 1.0)), Rules())
-    assert ("relu1", "relu3") in [group.tensors for group in groups(Subject(form, plan))]
+def test_steps_of_a_recurrent_layer_are_one_group(healthy: ir.Model, samples: Samples) -> None:
+    case = case_of(healthy, samples)
+    subject = replace(case.subject, form=Shaped(healthy, {"relu1": "all", "relu3": "all"}))
+    assert ("relu1", "relu3") in [group.tensors for group in groups(subject)]
+    rows = [loss.name for loss in diagnose(replace(case, subject=subject), SILENT).tensors]
+    assert "relu1" in rows and "relu3" not in rows
 
 
-def all_names(model: ir.Model) -> list[str]:
-    return [str(v.name) for v in (*model.graph.inputs, *(out for node in model.graph for out in node.outputs))]
+@pytest.mark.parametrize(("precision", "within"), [("dynamic-int8", 1.5), ("float16", 4.0), ("float32", 0.0)])
+def test_weights_alone_are_measured_as_the_artifact_computes(
+    healthy: ir.Model, samples: Samples, precision: str, within: float
+) -> None:
+    """What rounds as it runs is part of what its weights cost."""
+    subject = Subject(Shaped(healthy), plan_for(healthy, precision, {}, Rules()))
+    found = measure(subject, samples, SILENT)
+    assert {effect.group.kind for effect in found.effects} <= {WEIGHTS}
+    whole = verify.fidelity(healthy, onnx_qdq.emit(healthy, subject.plan).data, samples, SILENT)
+    if precision == "float32":
+        assert found.effects == () and sensitivity.together(found.effects) == math.inf
+    else:
+        assert sensitivity.together(found.effects) == pytest.approx(whole.outputs["gemm10"], abs=within)
 
 
 # -- causes in the network --------------------------------------------------------------------------------------------
@@ -261,6 +293,22 @@ def test_a_planted_cause_is_named_in_litert_too(healthy: ir.Model, samples: Samp
     assert losses[tensor].before_db is not None and losses[tensor].after_db is not None
 
 
+def test_a_depthwise_spread_of_weights_in_one_scale_is_named(healthy: ir.Model, samples: Samples) -> None:
+    """Weights with one scale for all channels, as models that come quantized have them."""
+    graph, tensor = planted.depthwise_spread(healthy)
+    graph = prepare(graph)
+    subject = subject_of(graph, samples)
+    name = next(str(node.inputs[1].name) for node in graph.graph if attributes(node).get("group", 1) > 1)
+    one = numerics.symmetric(np.abs(np.asarray(constant(graph.graph.initializers[name]))).max(), None)
+    plan = QuantPlan({**subject.plan, name: one})
+    fidelity = verify.fidelity(graph, onnx_qdq.emit(graph, plan).data, samples, SILENT, 8)
+    found = diagnose(Case(replace(subject, plan=plan), fidelity, samples, samples), SILENT)
+    assert [(finding.cause, finding.tensors) for finding in found.findings] == [("depthwise weight spread", (tensor,))]
+    numbers = evidence.numbers(graph, plan, evidence.look(graph, plan, samples.some(8), SILENT, 8))[tensor]
+    narrow = next(cause for cause in CAUSES if cause.name == "depthwise weight spread")
+    assert narrow.evidence(numbers | {"weights_db": 0.0}) == ("weights_db", "weight_spread", "weight_levels")
+
+
 def test_a_saturated_activation_is_named(healthy: ir.Model, samples: Samples) -> None:
     found = diagnose(case_of(healthy, samples, method=Method("percentile", 70.0)), SILENT)
     assert found.findings[0].cause == "saturated activation"
@@ -276,6 +324,31 @@ def test_rare_values_leave_a_dead_range(healthy: ir.Model, folder: Path) -> None
     found = diagnose(case_of(healthy, samples, other), SILENT)
     assert [finding.cause for finding in found.findings] == ["dead range"]
     assert found.findings[0].evidence["sample_levels"] < 32
+
+
+def normalised(root: str) -> ir.Model:
+    """Features over the root of their mean square."""
+    b = Builder(5)
+    y = b.node("Relu", b.conv(b.input(*SHAPE, name="image"), 3, 24, (3, 3)))
+    y = b.node("Flatten", b.node("GlobalAveragePool", y))
+    mean = b.node("Add", b.node("ReduceMean", b.node("Mul", y, y), b.const([1]), keepdims=1), b.const(1e-4))
+    y = (
+        b.node("Div", y, b.node("Sqrt", mean))
+        if root == "Sqrt"
+        else b.node("Mul", y, b.node("Pow", mean, b.const(-0.5)))
+    )
+    return b.model(b.node("Gemm", y, b.weights(5, 24), b.uniform(-0.1, 0.1, 5), transB=1))
+
+
+@pytest.mark.parametrize("root", ["Sqrt", "Pow"])
+def test_a_normalisation_that_is_spelled_out_is_named(folder: Path, root: str) -> None:
+    """Inputs of very different size: the variance of small ones is no step, and dividing by it gives no number."""
+    sizes = np.random.default_rng(0).permutation(np.geomspace(0.02, 2, COUNT)).astype(np.float32)
+    samples = opened(folder, images() * sizes[:, None, None, None], "sizes")
+    found = diagnose(case_of(prepare(normalised(root)), samples), SILENT)
+    assert [finding.cause for finding in found.findings] == ["softmax/normalisation in int8"]
+    assert found.findings[0].tensors == ("add6", "reducemean5", "mul4")
+    assert found.tensors[0].alone_db == -math.inf
 
 
 # -- causes in the data -----------------------------------------------------------------------------------------------
@@ -323,12 +396,12 @@ def test_raw_values_where_mean_and_std_are_declared_are_named(healthy: ir.Model,
     assert finding.cause == "wrong preprocessing" and finding.evidence == {"odd_inputs": 1.0}
 
 
-def test_a_float_model_that_guesses_is_fed_wrongly(healthy: ir.Model, samples: Samples) -> None:
-    evaluation = Evaluation("top1", COUNT, 0.22, 0.22, 0.0, 1.0)
-    finding = diagnose(case_of(healthy, samples, evaluation=evaluation), SILENT).findings[0]
-    assert finding.cause == "wrong preprocessing" and finding.evidence == {"over_chance": pytest.approx(1.1)}
-    well = replace(evaluation, float_value=0.9)
-    assert diagnose(case_of(healthy, samples, evaluation=well), SILENT).findings == ()
+def test_a_float_model_that_guesses_is_fed_wrongly(healthy: ir.Model, samples: Samples, folder: Path) -> None:
+    top1 = ("top1", verify.metric_of("top1", ROOT))
+    finding = diagnose(case_of(healthy, samples, metric=top1), SILENT).findings[0]  # its weights are random
+    assert finding.cause == "wrong preprocessing" and list(finding.evidence) == ["over_chance"]
+    knowing = opened(folder, images(), "known", labels=answers_of(healthy, images()))
+    assert diagnose(case_of(healthy, knowing, metric=top1), SILENT).findings == ()
 
 
 def trained(values: Any) -> ir.Model:
@@ -430,7 +503,7 @@ def test_what_was_measured_is_kept(
         return cache.get(stage, depends_on, make)[0]
 
     found = diagnose(case, SILENT, remember)
-    monkeypatch.setattr(sensitivity, "ArtifactModel", None)
+    monkeypatch.setattr(sensitivity, "FloatModel", None)
     assert diagnose(case, SILENT, remember) == found
     stages = sorted(path.name.partition("-")[0] for path in tmp_path.iterdir())
     assert stages == ["evidence", "sensitivity"]
@@ -464,7 +537,7 @@ def project(healthy: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A project whose network has an outlier channel, in the current folder."""
     graph, _ = planted.outlier_channel(healthy)
     (tmp_path / "net.onnx").write_bytes(serialize(graph))
-    opened(tmp_path, images())
+    opened(tmp_path, images(), labels=answers_of(healthy, images()))
     (tmp_path / "edgekit.toml").write_text(PROJECT)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -482,8 +555,8 @@ def test_the_command_names_cause_tensor_and_remedy(project: Path) -> None:
     said = " ".join(result.stdout.split())
     for words in ("cause outlier channel", "at relu5", "do [calibration] equalize = true", "docs/accuracy.md#outlier"):
         assert words in said, words
-    rows = [line.split() for line in result.stdout.partition("worst tensors")[2].splitlines()[1:] if line.strip()]
-    assert rows[0][:2] == ["relu5", "Conv"] and rows[0][-2:] == ["outlier", "channel"]
+    row = next(line.split() for line in result.stdout.splitlines() if line.startswith("  relu5"))
+    assert row[:2] == ["relu5", "Conv"] and row[-2:] == ["outlier", "channel"] and len(row) == 8
 
 
 def test_progress_is_shown_while_it_measures(project: Path) -> None:

@@ -94,7 +94,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "softmax/normalisation in int8",
-        ((ALONE, Limit("sums_to_one", least=1, most=1)),),
+        ((ALONE, Limit("normalises", least=1, most=1)),),
         '[quantization] precision = "mixed", or float_nodes = ["Softmax", ...]',
         "softmaxnormalisation-in-int8",
     ),

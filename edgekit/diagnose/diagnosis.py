@@ -14,11 +14,12 @@ from edgekit.diagnose import data, evidence
 from edgekit.diagnose.causes import CAUSES, OF_DATA, Cause, cause_of
 from edgekit.diagnose.sensitivity import SAMPLES, Effect, Sensitivity, Subject, measure
 from edgekit.graph import Unit, constant, shape_of, units
+from edgekit.passes.steps import Shaped
 from edgekit.progress import Progress
 from edgekit.quant.kernels import constant_weight, inputs_of
 from edgekit.reference import serialize
 from edgekit.report.codec import decode, encode
-from edgekit.report.model import Evaluation, Fidelity
+from edgekit.report.model import Fidelity, Finding
 from edgekit.samples import Samples
 from edgekit.verify import Metric
 
@@ -31,7 +32,7 @@ class Case:
     """An artifact that lost accuracy, what it was made from, and how true it was found to be.
 
     ``judging`` is held-out data, or the calibration data where there is none; ``source`` the model before
-    BatchNormalization was folded. ``metric`` (name, function) is left out where nothing was evaluated.
+    BatchNormalization was folded. ``metric`` (name, function) is left out where there are no labels for it.
     """
 
     subject: Subject
@@ -39,7 +40,6 @@ class Case:
     calibration: Samples
     judging: Samples
     source: ir.Model | None = None
-    evaluation: Evaluation | None = None
     metric: tuple[str, Metric] | None = None
 
     @property
@@ -70,18 +70,6 @@ class Loss:
     def worst_db(self) -> float:
         """What the tensor or its weights cost, whichever is more."""
         return min((db for db in (self.alone_db, self.weights_db) if db is not None), default=math.inf)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One cause: the tensors that it hurts, the worst first (none: the data), the figures of the first, what to do."""
-
-    cause: str
-    tensors: tuple[str, ...]
-    evidence: Mapping[str, float]
-    text: str
-    fix: str
-    docs: str
 
 
 @dataclass(frozen=True)
@@ -125,8 +113,8 @@ def diagnose(case: Case, progress: Progress, remember: Remember | None = None) -
     sensitivity = decode(Sensitivity, remember("sensitivity", depends_on, measured), "sensitivity")
     found = decode(_Evidence, remember("evidence", depends_on, looked), "evidence")
     output_db = min(case.fidelity.outputs.values(), default=math.inf)
-    about_data = {**found.data, "output_db": output_db, **_over_chance(case)}
-    figures = _with_costs(case.subject.form.model, sensitivity, found.tensors)
+    about_data = {**found.data, "output_db": output_db, **_over_chance(case, sensitivity)}
+    figures = _with_costs(case.subject.form, sensitivity, found.tensors)
     causes = _causes(figures, sensitivity)
     table = list(_losses(case, sensitivity, figures, causes))
     table.sort(key=lambda loss: loss.worst_db)
@@ -165,27 +153,32 @@ def _evidence(case: Case, few: Samples, progress: Progress) -> _Evidence:
     return _Evidence(found, evidence.numbers(model, plan, seen))
 
 
-def _over_chance(case: Case) -> dict[str, float]:
-    """How much better than guessing the float model is, where top-1 was evaluated."""
-    first = case.subject.form.model.graph.outputs[0]
-    if case.evaluation is None or case.evaluation.metric != "top1" or len(shape_of(first)) != 2:
+def _over_chance(case: Case, sensitivity: Sensitivity) -> dict[str, float]:
+    """How much better than guessing the float model is, where top-1 was measured."""
+    classes = shape_of(case.subject.form.model.graph.outputs[0])
+    if case.metric is None or case.metric[0] != "top1" or sensitivity.metric is None:
         return {}
-    return {"over_chance": case.evaluation.float_value * shape_of(first)[1]}
+    return {"over_chance": sensitivity.metric * classes[-1]}
 
 
 Figures = dict[str, dict[str, float]]
 Causes = dict[str, tuple[Cause, tuple[str, ...]]]
 
 
-def _with_costs(model: ir.Model, sensitivity: Sensitivity, tensors: Mapping[str, Mapping[str, float]]) -> Figures:
-    """The figures of every activation that is quantized or whose weights are, with what it costs the outputs."""
+def _with_costs(form: Shaped, sensitivity: Sensitivity, tensors: Mapping[str, Mapping[str, float]]) -> Figures:
+    """The figures of every activation that is quantized or whose weights are, with what it costs the outputs.
+
+    Copies have none of their own, and the steps of a recurrent layer have those of the first.
+    """
     found: Figures = {}
-    for name, unit in _producers(model).items():
+    steps: dict[str, str] = {}
+    for name, unit in _producers(form.model).items():
         alone, weights = _effects(name, unit, sensitivity)
         costs = {"alone_db": alone, "weights_db": weights}
         known = {key: effect.snr_db for key, effect in costs.items() if effect is not None}
         copied = unit is not None and unit.node.op_type == "Identity" and not unit.outputs[0].is_graph_output()
-        if known and not copied:
+        first = steps.setdefault(form.shared.get(name, name), name)
+        if known and not copied and first == name:
             found[name] = {**tensors.get(name, {}), **known}
     return found
 
@@ -250,7 +243,7 @@ def _of_data(numbers: Mapping[str, float]) -> Iterator[Finding]:
 def _of_tensors(table: Sequence[Loss], figures: Figures, causes: Causes) -> list[Finding]:
     """A finding for every cause in tensors, the one first that hurts most."""
     found: dict[str, list[Loss]] = {}
-    for loss in sorted(table, key=lambda loss: loss.worst_db):
+    for loss in table:
         if loss.cause is not None:
             found.setdefault(loss.cause, []).append(loss)
     findings = []

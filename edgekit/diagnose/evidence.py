@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.graph import Array, Unit, activations, attributes, constant, shape_of, units
+from edgekit.ops import OPS
 from edgekit.progress import Progress
-from edgekit.quant.kernels import computes_in_integers, constant_weight, weights_of
+from edgekit.quant.kernels import computes_in_integers, weights_of
 from edgekit.quant.masks import SURE
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import Statistics, percentile
@@ -38,12 +39,13 @@ MEASURES: Mapping[str, str] = {
     "part_levels": "of a Concat: integers that its narrowest part spans",
     "lowest": "the smallest value that calibration showed",
     "shown_levels": "integers that the values above -1,000 span, where some lie below",
-    "sums_to_one": "1 where a Softmax or a normalisation computes in integers",
+    "normalises": "1 where a Softmax or a normalisation computes in integers",
 }
-DEPTHWISE, CONCAT = "Conv", "Concat"
 CHANNELS_FIRST = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 SOFTMAX = ("Softmax", "LogSoftmax")
 ROOTS = ("Sqrt", "Reciprocal", "Pow")  # what a normalisation that is spelled out divides by goes through
+MEANS = ("ReduceMean", "ReduceSum", "GlobalAveragePool")
+LONGEST = 5  # ops from a mean to the last root
 BULK = 99.9
 WIDE = 0.25
 Numbers = dict[str, float]
@@ -154,70 +156,55 @@ def channel_axis(value: ir.Value) -> int | None:
 
 def numbers(model: ir.Model, plan: QuantPlan, seen: Mapping[str, Seen]) -> dict[str, Numbers]:
     """The figures of every activation that is quantized, or whose layer has quantized weights, by name."""
-    found: dict[str, Numbers] = {}
-    own: dict[str, Unit | None] = {str(value.name): None for value in model.graph.inputs}
-    own |= {str(value.name): unit for unit in units(model.graph) for value in unit.outputs}
-    for name, values in seen.items():
-        unit = own.get(name)
-        weight = constant_weight(unit) if unit is not None else None
-        if name not in plan and (weight is None or str(weight.name) not in plan):
-            continue
-        found[name] = values.numbers() | (dict(_of_unit(unit, plan, seen)) if unit is not None else {})
+    found = {name: values.numbers() for name, values in seen.items() if name in plan}
+    normalising = _normalising(model.graph)
+    for unit in units(model.graph):
+        name = str(unit.outputs[0].name)
+        own = dict(_of_weights(unit, plan))
+        q = plan.get(name)
+        if q is not None and unit.node.op_type == "Concat":
+            own |= _of_parts(unit.node, q, seen)
+        if unit.node in normalising and computes_in_integers(unit, plan):
+            own["normalises"] = 1.0
+        if own:
+            found.setdefault(name, {}).update(own)
     return found
 
 
-def _of_unit(unit: Unit, plan: QuantPlan, seen: Mapping[str, Seen]) -> Iterator[tuple[str, float]]:
-    """What the op that gives a tensor says."""
-    node, weights = unit.node, [value for value in weights_of(unit) if str(value.name) in plan]
+def _of_weights(unit: Unit, plan: QuantPlan) -> Iterator[tuple[str, float]]:
+    """How the weights of a layer lie in their integers."""
+    weights = [value for value in weights_of(unit) if str(value.name) in plan]
     for weight in weights[:1]:
-        bounds, levels = _reach(weight, plan[str(weight.name)])
-        if levels is not None:
-            yield "weight_levels", levels
-        if int(attributes(node).get("group", 1)) == shape_of(weight)[0] > 1 and node.op_type == DEPTHWISE:
-            yield "weight_spread", float(bounds.max() / max(float(np.median(bounds)), 1e-30))
-    q = plan.get(str(unit.outputs[0].name))
-    if node.op_type == CONCAT and q is not None:
-        spans = [
-            float(seen[str(v.name)].high.max() - seen[str(v.name)].low.min())
-            for v in node.inputs
-            if v is not None and str(v.name) in seen
-        ]
-        if len(spans) > 1:
-            yield "part_levels", min(spans) / q.scale[0] + 1
-    if computes_in_integers(unit, plan) and (node.op_type in SOFTMAX or _normalises(node)):
-        yield "sums_to_one", 1.0
+        q, array = plan[str(weight.name)], np.abs(np.asarray(constant(weight), np.float64))
+        axis = OPS[unit.node.op_type].quant.channel_axis or 0
+        bounds = array.max(tuple(i for i in range(array.ndim) if i != axis))
+        live = bounds > 0
+        if q.scale and live.any():
+            yield "weight_levels", float(np.median((bounds / np.asarray(q.scale))[live]))
+            if unit.node.op_type == "Conv" and int(attributes(unit.node).get("group", 1)) == len(bounds) > 1:
+                yield "weight_spread", float(bounds.max() / np.median(bounds[live]))
 
 
-def _reach(weight: ir.Value, q: QParams) -> tuple[Array, float | None]:
-    """The largest weight of each output channel, and how many integers that of the median channel has."""
-    array = np.abs(np.asarray(constant(weight), np.float64))
-    axis = 0 if q.axis is None else q.axis
-    bounds = (
-        array.reshape(array.shape[0], -1).max(1)
-        if axis == 0
-        else array.max(tuple(i for i in range(array.ndim) if i != axis))
-    )
-    if not q.scale or not bounds.any():
-        return bounds, None
-    return bounds, float(np.median((bounds / np.asarray(q.scale))[bounds > 0]))
+def _of_parts(node: ir.Node, q: QParams, seen: Mapping[str, Seen]) -> Numbers:
+    """How much of a Concat's scale its narrowest part has; one that is always zero needs none."""
+    parts = [seen[str(value.name)].statistics for value in node.inputs if value is not None and str(value.name) in seen]
+    spans = [span for s in parts if (span := max(s.high, 0.0) - min(s.low, 0.0)) > 0]
+    return {"part_levels": min(spans) / q.scale[0] + 1} if len(spans) > 1 else {}
 
 
-def _normalises(node: ir.Node) -> bool:
-    """Whether a node is on the way of a normalisation that is spelled out: a mean on its way to a root."""
-    if node.op_type in ROOTS:
-        return any(_from_mean(value) for value in node.inputs)
-    return node.op_type == "ReduceMean" and any(_to_root(value) for value in node.outputs)
+def _normalising(graph: ir.Graph) -> set[ir.Node]:
+    """Softmax, and what lies between a square and the root of its mean: a normalisation that is spelled out."""
+    found = {node for node in graph if node.op_type in SOFTMAX}
+    for root in (node for node in graph if node.op_type in ROOTS):
+        way = [root]
+        while way[-1].op_type not in MEANS and (before := _computed(way[-1])) is not None and len(way) < LONGEST:
+            way.append(before)
+        square = _computed(way[-1]) if way[-1].op_type in MEANS else None
+        if square is not None:
+            found |= {*way, square}
+    return found
 
 
-def _from_mean(value: ir.Value | None, depth: int = 3) -> bool:
-    node = value.producer() if value is not None else None
-    if node is None or not depth:
-        return False
-    return node.op_type == "ReduceMean" or any(_from_mean(v, depth - 1) for v in node.inputs)
-
-
-def _to_root(value: ir.Value, depth: int = 3) -> bool:
-    readers = [use.node for use in value.uses()]
-    if not depth:
-        return False
-    return any(n.op_type in ROOTS or (n.op_type == "Add" and _to_root(n.outputs[0], depth - 1)) for n in readers)
+def _computed(node: ir.Node) -> ir.Node | None:
+    """The node that gives the first input which is computed."""
+    return next((p for value in node.inputs if value is not None and (p := value.producer()) is not None), None)

@@ -1,14 +1,16 @@
-"""What each scale alone costs the outputs: the plan restricted to one group of tensors at a time, in ONNX Runtime.
+"""What each scale alone costs the outputs: one group of tensors rounded at a time, everything else on real numbers.
 
-Everything else computes on real numbers, so that a group is seen by itself: the signal-to-noise ratio of the outputs,
-how often the answer stays the same, and the user's metric. Noise adds up, nearly: what the artifact loses is what its
-groups lose together. One session a group, so the cost grows linearly with their number.
+The float graph runs in ONNX Runtime with the group's tensors put on their grid, by ops that compute what QuantizeLinear
+and DequantizeLinear do. (Those two, alone among real numbers, ONNX Runtime may take for parts of integer kernels.) What
+comes out: the signal-to-noise ratio of the outputs, how often the answer stays the same, and the user's metric. Noise
+adds up, nearly: what the artifact loses is what its groups lose together. One session a group, so the cost grows
+linearly with their number.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,6 +21,7 @@ import onnx_ir as ir
 from edgekit.emitters import onnx_qdq
 from edgekit.errors import DataError
 from edgekit.graph import Array, Unit, activations, constant, selects, units
+from edgekit.passes.rewrite import add_constant, make
 from edgekit.passes.steps import Shaped
 from edgekit.progress import Progress
 from edgekit.quant import numerics
@@ -30,9 +33,6 @@ from edgekit.samples import Sample
 from edgekit.verify import ArtifactModel, FloatModel, Metric, Noise, Outputs, Runner
 
 SAMPLES = 64
-UNSIGNED = onnx_qdq.Options(
-    "uint8"
-)  # the same values, and ONNX Runtime moves pairs of int8 about as if they were uint8
 ACTIVATIONS, WEIGHTS = "activations", "weights"
 
 
@@ -59,9 +59,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Effect:
-    """What quantizing one group alone does. ``snr_db`` is that of the worst output; ``metric`` None: none was given.
+    """What quantizing one group alone does. ``snr_db`` is that of the worst output, -inf where it is not a number.
 
-    ``agreement`` is the share of samples with the same choice as in float, where the first output is a list of scores.
+    ``agreement`` is the share of samples with the same choice as in float, where the first output is a list of scores;
+    ``metric`` is None where none was given.
     """
 
     group: Group
@@ -140,23 +141,23 @@ class _Trial:
 
     def effect(self, group: Group) -> Effect:
         """What quantizing one group alone does."""
-        model, plan = self._subject.form.model, self._alone(group)
-        if group.kind == WEIGHTS and self._static:
-            model, plan = with_constants(model, self._on_grid(plan)), QuantPlan({})
-        runner = ArtifactModel(onnx_qdq.emit(model, plan, UNSIGNED).data)
+        runner = self._runner(group)
         noise: dict[str, Noise] = {}
         metric = self.metric_of(runner, noise)
-        snr = min((sums.snr_db for sums in noise.values()), default=math.inf)
-        return Effect(group, snr, self._agreement(), metric)
+        ratios = (sums.snr_db for sums in noise.values())
+        worst = min((-math.inf if math.isnan(ratio) else ratio for ratio in ratios), default=math.inf)
+        return Effect(group, worst, self._agreement(), metric)
 
-    def _alone(self, group: Group) -> QuantPlan:
-        plan = self._subject.plan
-        return QuantPlan({name: plan[name] for name in group.tensors}, plan.float_nodes)
-
-    def _on_grid(self, plan: QuantPlan) -> dict[str, Array]:
-        """The constants of a plan as real numbers. As integers, a product would quantize what it reads as it runs."""
-        held = (self._subject.rounded or self._subject.form.model).graph.initializers
-        return {name: _stored(np.asarray(constant(held[name])), q) for name, q in plan.items()}
+    def _runner(self, group: Group) -> Runner:
+        """The model with one group on its grid."""
+        model, plan = self._subject.form.model, self._subject.plan
+        alone = {name: plan[name] for name in group.tensors}
+        held = (self._subject.rounded or model).graph.initializers
+        constants = {name: np.asarray(constant(held[name])) for name in alone if name in held}
+        if group.kind == WEIGHTS and not self._static:  # then kernels round what they multiply, too
+            artifact = onnx_qdq.emit(with_constants(model, constants), QuantPlan(alone, plan.float_nodes))
+            return ArtifactModel(artifact.data)
+        return FloatModel(with_rounding(model, alone, {n: on_grid(array, alone[n]) for n, array in constants.items()}))
 
     def metric_of(self, runner: Runner, noise: dict[str, Noise]) -> float | None:
         """The metric of a model over the samples, where there is one; its outputs' noise is summed up on the way."""
@@ -188,14 +189,45 @@ class _Trial:
         return float(np.mean([wanted[0].argmax() == got[0].argmax() for wanted, got in pairs]))
 
 
-def _stored(array: Array, q: QParams) -> Array:
+def on_grid(array: Array, q: QParams) -> Array:
     """Real numbers as they are after having been stored."""
     if q.dtype == HALF:
         return array.astype(HALF).astype(np.float32)
     return numerics.dequantize(numerics.quantize(array, q), q)
 
 
+def with_rounding(model: ir.Model, plan: Mapping[str, QParams], constants: Mapping[str, Array]) -> ir.Model:
+    """A copy of a float graph with these constants, in which planned activations are rounded as they are made."""
+    copy = with_constants(model, constants)
+    for value in list(activations(copy.graph)):
+        if str(value.name) in plan:
+            _round(copy.graph, value, plan[str(value.name)])
+    return copy
+
+
+def _round(graph: ir.Graph, value: ir.Value, q: QParams) -> None:
+    """clip(round(value / scale), limits) x scale, half to even, in float32, where ``value`` was read."""
+    name, readers = str(value.name), [(use.node, use.idx) for use in value.uses()]
+    ends = [limit - q.zero_point[0] for limit in q.limits]
+    scale, low, high = (add_constant(graph, f"{name}/grid", np.asarray(x, np.float32)) for x in (q.scale[0], *ends))
+    nodes, result = [], value
+    for op_type, more in (("Div", [scale]), ("Round", []), ("Clip", [low, high]), ("Mul", [scale])):
+        nodes.append(make(op_type, [result, *more], value, f"{name}/{op_type.lower()}"))
+        result = nodes[-1].outputs[0]
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], nodes)
+    else:
+        graph.insert_after(producer, nodes)
+    for node, position in readers:
+        node.replace_input_with(position, result)
+    for i, out in enumerate(graph.outputs):
+        if out is value:
+            graph.outputs[i] = result
+            value.name, result.name = f"{name}/real", name
+
+
 def together(effects: Iterable[Effect]) -> float:
     """The ratio in dB when the noise of all of these adds up."""
-    noise = sum(10 ** (-effect.snr_db / 10) for effect in effects if not math.isnan(effect.snr_db))
+    noise = sum(10 ** (-effect.snr_db / 10) for effect in effects)
     return -10 * math.log10(noise) if noise else math.inf

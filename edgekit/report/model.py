@@ -141,6 +141,18 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One cause of lost accuracy (``edgekit.diagnose``): the tensors that it hurts, the worst first (none: the data), the figures of the first, what to do."""
+
+    cause: str
+    tensors: tuple[str, ...]
+    evidence: Mapping[str, float]
+    text: str
+    fix: str
+    docs: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """One gate: its limit, what was found, and ``status``: "pass", "fail" or "inconclusive". ``text`` says why."""
 
@@ -184,6 +196,7 @@ class Report:
     stages: tuple[Stage, ...] = ()
     compression: tuple[Compression, ...] = ()
     rungs: tuple[Rung, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         """Holds other parts' JSON as it is read back: lists, not tuples."""

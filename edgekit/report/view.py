@@ -10,7 +10,17 @@ from typing import Any
 from edgekit.gate import elsewhere, status
 from edgekit.measure import Measurement
 from edgekit.report import text
-from edgekit.report.model import Compression, Evaluation, Fidelity, ModelFacts, Report, Rung, TensorFidelity, Verdict
+from edgekit.report.model import (
+    Compression,
+    Evaluation,
+    Fidelity,
+    Finding,
+    ModelFacts,
+    Report,
+    Rung,
+    TensorFidelity,
+    Verdict,
+)
 
 Json = Mapping[str, Any]
 
@@ -238,7 +248,15 @@ def lines(report: Report) -> list[tuple[str, str]]:
         ("source check", _source_check(report)),
     ]
     steps = [(step.method, _facts_of(step)) for step in report.compression]
-    return [(label, line) for label, line in (*found, *steps) if line]
+    causes = [(f"cause: {finding.cause}", _cause(finding)) for finding in report.findings]
+    return [(label, line) for label, line in (*found, *steps, *causes) if line]
+
+
+def _cause(finding: Finding) -> str:
+    """``at conv1, conv2 (alone_db 12.1): what to do``."""
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
+    where = f"at {', '.join(finding.tensors[:3])}{', ...' * (len(finding.tensors) > 3)} " if finding.tensors else ""
+    return f"{where}({figures}): {finding.fix}; more in {finding.docs}"
 
 
 def _packed(report: Report) -> str:

@@ -22,6 +22,7 @@ from edgekit.compress.batches import Batch, stacked
 from edgekit.compress.channel_cut import Cut, without
 from edgekit.compress.channels import Channels, Layer
 from edgekit.compress.importance import Criterion, importance
+from edgekit.compress.kept import Kept
 from edgekit.compress.loss import Loss
 from edgekit.compress.module import GraphModule, from_torch, to_torch
 from edgekit.compress.steps import Context, Outcome, method, trained
@@ -239,5 +240,7 @@ def slimmed(graph: ir.Model, settings: ChannelPrune, context: Context) -> ir.Mod
     module = to_torch(graph)
     how = replace(settings.training, epochs=settings.sparse_epochs)
     resume = context.checkpoint and context.checkpoint.with_suffix(".sparse")
-    train(module, context.training, how, context.progress, loss=Slimming(module, settings), resume=resume)
+    kept, loss = Kept(module), Slimming(module, settings)
+    train(module, context.training, how, context.progress, loss=loss, after_step=kept, resume=resume)
+    kept(module)
     return from_torch(module)

@@ -70,7 +70,7 @@ class Grid(nn.Module):
 
     def forward(self, x: Tensor, name: str) -> Tensor:
         """The tensor of that name, rounded."""
-        return rounded(x, self._along(self.scale(x), x.ndim), self.low, self.high)
+        return rounded(x, self.along(self.scale(x), x.ndim), self.low, self.high)
 
     def scale(self, value: Tensor) -> Tensor:
         """The scale, or one a channel, as it is now, for a constant of that ``value``."""
@@ -80,7 +80,8 @@ class Grid(nn.Module):
         """The same as the plan writes it."""
         return replace(self.q, scale=tuple(float(s) for s in self.scale(value).detach().reshape(-1)))
 
-    def _along(self, scale: Tensor, rank: int) -> Tensor:
+    def along(self, scale: Tensor, rank: int) -> Tensor:
+        """One scale, or one a channel, as a factor of a tensor of so many axes."""
         axis = self.q.axis
         return scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(rank)])
 

@@ -14,6 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import onnx_ir as ir
 
+from edgekit.compress.kept import Kept
+from edgekit.compress.loss import Loss
 from edgekit.compress.module import from_torch, to_torch
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError, ModelError
@@ -177,8 +179,13 @@ def fine_tune(graph: ir.Model, settings: FineTune, context: Context) -> Outcome:
     return trained(graph, settings.training, context)
 
 
-def trained(graph: ir.Model, how: Training, context: Context, **more: Any) -> Outcome:
-    """The graph after training, with its last losses as facts; ``more`` goes to ``training.train``."""
+def trained(graph: ir.Model, how: Training, context: Context, loss: Loss | None = None) -> Outcome:
+    """The graph after training, with its last losses as facts; what earlier steps made zero or few stays so."""
     module = to_torch(graph)
-    history = train(module, context.training, how, context.progress, resume=context.checkpoint, **more)
+    kept = Kept(module)
+    loss = loss or Loss(how.smoothing)
+    history = train(
+        module, context.training, how, context.progress, loss=loss, after_step=kept, resume=context.checkpoint
+    )
+    kept(module)
     return Outcome(from_torch(module), history.facts)

@@ -70,7 +70,7 @@ class Form:
 
 
 JUDGED = 5_000
-LONG, SHORT = Form(12_000, 10, 5, 3), Form(4_000, 1, 1, 1)
+LONG, SHORT = Form(12_000, 10, 5, 1), Form(4_000, 1, 1, 1)
 PROGRESS = open_progress()
 
 

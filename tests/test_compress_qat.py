@@ -279,8 +279,8 @@ def test_it_needs_no_labels_where_the_source_teaches() -> None:
 def sparse_and_clustered() -> ir.Model:
     """The trained network after pruning and clustering."""
     how = Training(epochs=1, batch=32, rate=0.02)
-    pruned = METHODS["prune"].run(trained_float(), Prune(0.6, training=how), context())
-    return METHODS["cluster"].run(pruned.graph, Cluster(training=how), context()).graph
+    pruned = METHODS["prune"].run(trained_float(), Prune(0.4, training=how), context())
+    return METHODS["cluster"].run(pruned.graph, Cluster(8, training=how), context()).graph
 
 
 def stored_weights(artifact: Artifact) -> list[Array]:
@@ -304,8 +304,8 @@ def test_prune_cluster_quantize_aware_ends_in_few_integers_and_zeros(scales: Any
         found = {array.size: array for array in stored_weights(artifact)}
         for array in before.values():
             stored = found[array.size]
-            assert 4 < len(np.unique(stored)) <= len(np.unique(array)) <= 16
-            assert (stored == 0).mean() >= (array == 0).mean() > 0.5
+            assert 4 < len(np.unique(stored)) <= len(np.unique(array)) <= 8
+            assert (stored == 0).mean() >= (array == 0).mean() > 0.35
 
 
 def test_zeros_and_clusters_need_not_stay() -> None:
@@ -317,7 +317,7 @@ def test_zeros_and_clusters_need_not_stay() -> None:
         old, new = before[name].const_value.numpy(), value.const_value.numpy()  # type: ignore[union-attr]
         if old.ndim > 1:
             assert (new[old == 0] != 0).mean() > 0.1
-            assert len(np.unique(numerics.quantize(new, outcome.plan[name]))) > 16
+            assert len(np.unique(numerics.quantize(new, outcome.plan[name]))) > 8
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

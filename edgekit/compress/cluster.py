@@ -25,7 +25,8 @@ class Cluster:
     """Settings of ``cluster``.
 
     Each weight gets ``clusters`` values, 0 among them where it holds exact zeros; weights of less than four numbers a
-    value are left as they are, as those that ``skip`` names. Training moves the values, not which weight has which.
+    value, zeros apart, are left as they are, as those that ``skip`` names. Training moves the values, not which weight
+    has which.
     """
 
     clusters: int = 16
@@ -41,7 +42,7 @@ class Cluster:
 def cluster(graph: ir.Model, settings: Cluster, context: Context) -> Outcome:
     """Let the weights of each tensor share a codebook, and train that (Han et al. 2016, "Deep Compression", 3)."""
     layers = layers_of(graph, settings.skip)
-    names = [x.name for x in layers if x.array.size >= SHARING * settings.clusters]
+    names = [x.name for x in layers if np.count_nonzero(x.array) >= SHARING * settings.clusters]
     shared = {x.name: clustered(x.array, settings.clusters) for x in layers if x.name in names}
     done = Outcome(with_constants(graph, shared))
     if settings.training.epochs:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgekit.compress.layers import weights_in
 from edgekit.compress.module import GraphModule
-from edgekit.quant.codebook import MOST, SHARING
+from edgekit.quant.codebook import is_codebook
 
 
 class Kept:
@@ -30,11 +30,10 @@ class Kept:
         weights = {n: module.tensor(n).detach() for n in weights_in(module.graph) if n in set(module.held)}
         self.units = units or {}
         if units is None:
-            found = {name: shared_values(weight) for name, weight in weights.items()}
+            shared = {name: weight for name, weight in weights.items() if is_codebook(weight.cpu().numpy())}
         else:
-            whole = {name: torch.round(weights[name] / unit) for name, unit in units.items()}
-            found = {name: torch.unique(values, return_inverse=True)[1] for name, values in whole.items()}
-        self.indices = {name: index for name, index in found.items() if index is not None}
+            shared = {name: torch.round(weights[name] / unit) for name, unit in units.items()}
+        self.indices = {name: torch.unique(values, return_inverse=True)[1] for name, values in shared.items()}
         gone = {name: weight == 0 for name, weight in weights.items() if zeros}
         self.zeros = {name: mask for name, mask in gone.items() if mask.any() and not mask.all()}
 
@@ -49,12 +48,6 @@ class Kept:
                 weight = module.tensor(name)
                 mask = self.zeros[name] = mask.to(weight.device)
                 weight.masked_fill_(mask, 0.0)
-
-
-def shared_values(weight: Tensor) -> Tensor | None:
-    """For each number which of the tensor's distinct values it is, or None where these are no codebook."""
-    distinct, index = torch.unique(weight, return_inverse=True)
-    return index if 2 <= len(distinct) <= min(MOST, weight.numel() / SHARING) else None
 
 
 def _nearest_shared(weight: Tensor, index: Tensor, unit: Tensor | None) -> Tensor:

@@ -215,7 +215,7 @@ def compression() -> str:
     from edgekit.compress.training import Training
 
     pages = [f"{NOTE}\n\n# Compression\n\n{COMPRESSION}"]
-    for name, found in METHODS.items():
+    for name, found in sorted(METHODS.items()):  # not as they happen to be imported
         trains = Training in get_type_hints(found.settings).values()
         said = [(found.run.__doc__ or "").split("\n\n")[0], *(found.settings.__doc__ or "").split("\n\n")[1:]]
         said += ["It trains: see [training](#training)."] * trains

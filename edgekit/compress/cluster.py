@@ -14,7 +14,7 @@ from edgekit.compress.steps import Context, Outcome, method, trained
 from edgekit.compress.training import Training
 from edgekit.errors import ConfigError
 from edgekit.graph import Array, constant
-from edgekit.quant.codebook import MOST, SHARING
+from edgekit.quant.codebook import MOST, is_codebook
 from edgekit.quant.reconstruct import with_constants
 
 ROUNDS = 300  # of Lloyd's algorithm; along a line it settles long before
@@ -24,7 +24,7 @@ ROUNDS = 300  # of Lloyd's algorithm; along a line it settles long before
 class Cluster:
     """Settings of ``cluster``.
 
-    Each weight gets ``clusters`` values, 0 among them where it holds exact zeros; weights of less than four numbers a
+    Each weight gets ``clusters`` values, 0 among them where it holds exact zeros; weights of less than three numbers a
     value, zeros apart, are left as they are, as those that ``skip`` names. Training moves the values, not which weight
     has which.
     """
@@ -42,13 +42,13 @@ class Cluster:
 def cluster(graph: ir.Model, settings: Cluster, context: Context) -> Outcome:
     """Let the weights of each tensor share a codebook, and train that (Han et al. 2016, "Deep Compression", 3)."""
     layers = layers_of(graph, settings.skip)
-    names = [x.name for x in layers if np.count_nonzero(x.array) >= SHARING * settings.clusters]
-    shared = {x.name: clustered(x.array, settings.clusters) for x in layers if x.name in names}
+    found = {x.name: clustered(x.array, settings.clusters) for x in layers}
+    shared = {name: array for name, array in found.items() if is_codebook(array)}
     done = Outcome(with_constants(graph, shared))
     if settings.training.epochs:
         done = trained(done.graph, settings.training, context)
-    left = [x.name for x in layers if x.name not in names]
-    return Outcome(done.graph, {**_facts(done.graph, names), "left": left, **done.facts})
+    left = [name for name in found if name not in shared]
+    return Outcome(done.graph, {**_facts(done.graph, list(shared)), "left": left, **done.facts})
 
 
 def clustered(weights: Array, clusters: int) -> Array:

@@ -47,7 +47,7 @@ from edgekit.toml_table import Table
 from edgekit.verify import ArtifactModel, FloatModel
 
 SHAPE = (1, 3, 32, 32)
-SPARSITY, CLUSTERS = 0.6, 16
+SPARSITY, CLUSTERS = 0.5, 10
 SMALLER, LOST = 12.0, 1.0  # the floors: times, and points of top-1
 DRAWN = shared.ROOT / "docs" / "tucker.svg"
 BUDGETS = (0.8, 0.65, 0.5, 0.35)

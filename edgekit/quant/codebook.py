@@ -21,6 +21,8 @@ ROUNDING = 1e-5  # of a channel's largest weight: what float32 leaves of a facto
 def is_codebook(weights: Array) -> bool:
     """Whether a tensor has so few distinct values that they are shared on purpose; zeros are pruned, not shared."""
     others = weights[weights != 0]
+    if len(np.unique(others[: 8 * MOST])) > MOST:  # to sort all of an ordinary weight takes a while
+        return False
     values = len(np.unique(others))
     distinct = values + int(others.size < weights.size)
     return 2 <= distinct <= MOST and values * SHARING <= others.size

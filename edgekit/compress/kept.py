@@ -32,7 +32,7 @@ class Kept:
         if units is None:
             shared = {name: weight for name, weight in weights.items() if is_codebook(weight.cpu().numpy())}
         else:
-            shared = {name: torch.round(weights[name] / unit) for name, unit in units.items()}
+            shared = {name: torch.round(module.tensor(name).detach() / unit) for name, unit in units.items()}
         self.indices = {name: torch.unique(values, return_inverse=True)[1] for name, values in shared.items()}
         gone = {name: weight == 0 for name, weight in weights.items() if zeros}
         self.zeros = {name: mask for name, mask in gone.items() if mask.any() and not mask.all()}

@@ -41,11 +41,11 @@ from edgekit.verify import ArtifactModel, FloatModel, Runner, evaluate, metric_o
 
 SHAPE = {"x": (1, 3, 32, 32)}
 INPUTS = {"x": InputConfig(mean=tuple(shared.CIFAR["mean"]), std=tuple(shared.CIFAR["std"]))}
-EPOCHS = {"quantize": 3, "distil": 4}
+EPOCHS = {"quantize": 3, "distil": 3}
 IMAGES, SEEDS, CALIBRATES = 12_000, 3, 512
 TUNED = Training(batch=64, rate=0.01, smoothing=0.1)
 SCRATCH = Training(batch=64, optimizer="nesterov", rate=0.05, decay=5e-4, mixed=True)
-TEACHER = Training(epochs=2, batch=64, rate=0.01, mixed=True)
+TEACHER = Training(epochs=1, batch=64, rate=0.01, mixed=True)
 MOST_LOST = 0.003  # of the images, by training in integers against training in float
 PROGRESS = open_progress()
 

@@ -2,8 +2,8 @@
 
     python benchmarks/compress_small.py [size] [curve] [--short]
 
-size    ResNet20: prune, cluster, int8; its constants in a Huffman code against float32, and the accuracy against the
-        same network fine-tuned for as long without compression.
+size    ResNet20: prune, cluster, train for int8; its constants in a Huffman code against float32, and the accuracy
+        against the same network fine-tuned for as long without compression.
 curve   ResNet56 by Tucker-2 at several budgets of multiply-adds, as decomposed and fine-tuned; its long run draws
         docs/tucker.svg.
 
@@ -29,9 +29,9 @@ import numpy as np
 import onnx_ir as ir
 import shared
 
-from edgekit.compress import cluster, low_rank, magnitude  # noqa: F401 - they declare their methods
+from edgekit.compress import cluster, low_rank, magnitude, qat  # noqa: F401 - they declare their methods
 from edgekit.compress.coded import integers_bytes
-from edgekit.compress.steps import METHODS, Context, read_settings
+from edgekit.compress.steps import METHODS, Context, Outcome, read_settings
 from edgekit.emitters import Artifact, tflite
 from edgekit.frontends import load_source
 from edgekit.inputs import InputConfig
@@ -52,16 +52,18 @@ SMALLER, LOST = 12.0, 1.0  # the floors: times, and points of top-1
 DRAWN = shared.ROOT / "docs" / "tucker.svg"
 BUDGETS = (0.8, 0.65, 0.5, 0.35)
 HOW = {"batch": 64, "optimizer": "nesterov", "rate": 0.01, "schedule": "cosine", "mixed": True}
-CENTROIDS = {**HOW, "rate": 0.002}
+LAST = {**HOW, "rate": 0.002}
+INTEGERS = {key: value for key, value in LAST.items() if key != "mixed"}
 
 
 @dataclass(frozen=True)
 class Form:
-    """How long a run is: images that train, epochs of pruning and of clustering, and of each network of the curve."""
+    """How long a run is: images that train, epochs of pruning, clustering and integers, and of each of the curve."""
 
     images: int
     epochs: int
-    more: int
+    clustered: int
+    integers: int
     curve: int
 
     def said(self, epochs: str) -> str:
@@ -69,8 +71,8 @@ class Form:
         return f"{epochs} epochs on {self.images:,} images, judged on {JUDGED:,}"
 
 
-JUDGED = 5_000
-LONG, SHORT = Form(12_000, 10, 5, 1), Form(4_000, 1, 1, 1)
+JUDGED, CALIBRATES = 5_000, 256
+LONG, SHORT = Form(12_000, 10, 3, 2, 1), Form(4_000, 1, 1, 1, 1)
 PROGRESS = open_progress()
 
 
@@ -79,14 +81,14 @@ def data(name: str, limit: int) -> Samples:
     return open_samples(str(shared.DATA / name), {"x": SHAPE}, {"x": InputConfig(**shared.CIFAR)}, limit=limit)
 
 
-def step(graph: ir.Model, form: Form, **written: Any) -> tuple[ir.Model, dict[str, Any]]:
+def step(graph: ir.Model, form: Form, **written: Any) -> Outcome:
     """One ``[[compress]]`` step, trained on the training images."""
     started = time.perf_counter()
     found, train = METHODS[written.pop("method")], data("cifar10_train.npz", form.images)
     settings = read_settings(found.settings, Table(written, "benchmarks"))
-    done = found.run(graph, settings, Context(train, train, PROGRESS))
+    done = found.run(graph, settings, Context(train, data("cifar10_calib.npz", CALIBRATES), PROGRESS))
     PROGRESS.note(f"{found.name} {written}: {time.perf_counter() - started:.0f} s")
-    return done.graph, dict(done.facts)
+    return done
 
 
 def top1(model: FloatModel | ArtifactModel) -> float:
@@ -102,7 +104,7 @@ def top1(model: FloatModel | ArtifactModel) -> float:
 def integers(graph: ir.Model) -> tuple[ir.Model, QuantPlan, Artifact]:
     """The int8 TFLite artifact, its plan and prepared graph; channels are not equalized, which would mix values."""
     prepared, method = prepare(graph), Method("mse")
-    samples = data("cifar10_calib.npz", 256)
+    samples = data("cifar10_calib.npz", CALIBRATES)
     ranges = ranges_of(observe(prepared, samples, method, SilentProgress(), len(samples)), method)
     plan = solve(prepared, ranges, Rules(bounds=codebook.bounds(graph, prepared)))
     return prepared, plan, tflite.emit(prepared, plan)
@@ -116,34 +118,36 @@ def source(name: str) -> ir.Model:
 def size(form: Form) -> dict[str, Any]:
     """Prune, cluster, int8 on ResNet20, beside the same training without."""
     graph = source("cifar10_resnet20")
-    plain, _ = step(graph, form, method="fine-tune", epochs=form.epochs, **HOW)
-    plain, _ = step(plain, form, method="fine-tune", epochs=form.more, **CENTROIDS)
-    pruned, sparse = step(graph, form, method="prune", sparsity=SPARSITY, scope="global", epochs=form.epochs, **HOW)
-    found, shared_values = step(pruned, form, method="cluster", clusters=CLUSTERS, epochs=form.more, **CENTROIDS)
-    prepared, plan, artifact = integers(found)
-    sizes = integers_bytes(prepared, plan)
+    plain = step(graph, form, method="fine-tune", epochs=form.epochs, **HOW).graph
+    plain = step(plain, form, method="fine-tune", epochs=form.clustered + form.integers, **LAST).graph
+    pruned = step(graph, form, method="prune", sparsity=SPARSITY, scope="global", epochs=form.epochs, **HOW)
+    found = step(pruned.graph, form, method="cluster", clusters=CLUSTERS, epochs=form.clustered, **LAST)
+    last = step(found.graph, form, method="quantize-aware", epochs=form.integers, **INTEGERS)
+    assert last.plan is not None
+    sizes, artifact = integers_bytes(last.graph, last.plan), tflite.emit(last.graph, last.plan)
     whole = tflite.emit(prepare(plain), QuantPlan({})).data
     accuracy = {
         "source": top1(FloatModel(prepare(graph))),
         "fine-tuned float": top1(FloatModel(prepare(plain))),
         "fine-tuned int8": top1(ArtifactModel(integers(plain)[2].data)),
-        "pruned float": top1(FloatModel(prepare(pruned))),
-        "compressed float": top1(FloatModel(prepared)),
+        "pruned float": top1(FloatModel(prepare(pruned.graph))),
+        "pruned and clustered float": top1(FloatModel(prepare(found.graph))),
+        "pruned and clustered int8": top1(ArtifactModel(integers(found.graph)[2].data)),
         "compressed int8": top1(ArtifactModel(artifact.data)),
     }
     shared.table("ResNet20, top-1 in %", ("", "top-1"), [(name, f"{value:.2f}") for name, value in accuracy.items()])
     return {
-        "form": form.said(f"{form.epochs} + {form.more}"),
+        "form": form.said(f"{form.epochs} + {form.clustered} + {form.integers}"),
         "accuracy": accuracy,
-        "sparsity": sparse["sparsity"],
-        "float_coded": shared_values["coded_bytes"],
+        "sparsity": pruned.facts["sparsity"],
+        "float_coded": found.facts["coded_bytes"],
         "int8_coded": sizes,
         "artifact": {
             "float": len(whole),
             "int8": len(artifact.data),
             "int8_gzip": len(gzip.compress(artifact.data, 9)),
         },
-        "floors": floors(sizes["ratio"], accuracy["fine-tuned float"] - accuracy["compressed int8"]),
+        "floors": floors(sizes["ratio"], accuracy["fine-tuned float"] - accuracy["compressed int8"], form),
     }
 
 
@@ -160,19 +164,19 @@ def floors(ratio: float, lost: float, form: Form) -> list[dict[str, Any]]:
 def curve(form: Form) -> dict[str, Any]:
     """Tucker-2 on ResNet56 at several budgets."""
     graph = source("cifar10_resnet56")
-    plain, _ = step(graph, form, method="fine-tune", epochs=form.curve, **HOW)
+    plain = step(graph, form, method="fine-tune", epochs=form.curve, **HOW).graph
     accuracy = {"source": top1(FloatModel(prepare(graph))), "fine-tuned": top1(FloatModel(prepare(plain)))}
     rows: list[dict[str, Any]] = []
     for budget in BUDGETS:
-        still, facts = step(graph, form, method="low-rank", macs=budget, epochs=0)
-        tuned, _ = step(still, form, method="fine-tune", epochs=form.curve, **HOW)
+        still = step(graph, form, method="low-rank", macs=budget, epochs=0)
+        tuned, facts = step(still.graph, form, method="fine-tune", epochs=form.curve, **HOW), still.facts
         rows.append(
             {
                 "budget": budget,
                 "macs": facts["macs_after"] / facts["macs_before"],
                 "layers": len(facts["layers"]),
-                "as_decomposed": top1(FloatModel(prepare(still))),
-                "fine_tuned": top1(FloatModel(prepare(tuned))),
+                "as_decomposed": top1(FloatModel(prepare(still.graph))),
+                "fine_tuned": top1(FloatModel(prepare(tuned.graph))),
             }
         )
     shared.table(

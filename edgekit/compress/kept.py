@@ -6,7 +6,7 @@ keeps it without being told by the earlier one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -19,11 +19,12 @@ from edgekit.quant.codebook import is_codebook
 class Kept:
     """The zeros and shared values of a module's weights as they are now; called after a step it puts them back.
 
-    Weights that share a value take their mean, which moves the value by the mean of their gradients, so that a rate
-    which suits weights suits values (Han et al. 2016, "Deep Compression", section 3.3, has the sum). ``zeros`` False
-    lets zeros go. With ``units`` values are shared by the weights named there only: those that are the same whole
-    number of units, which are broadcast along a weight's channels (the scales of a plan, say). A weight that is zero
-    or of one value throughout is not compressed but fresh, and is let go.
+    Weights that share a value take their mean. The value's gradient is the sum of theirs (Han et al. 2016, "Deep
+    Compression", section 3.3) over the root of their number, so that a rate which suits weights suits values (as Esser
+    et al. 2020, "Learned step size quantization", section 2.2, do with scales). ``zeros`` False lets zeros go. With
+    ``units`` values are shared by the weights named there only: those that are the same whole number of units, which
+    are broadcast along a weight's channels (the scales of a plan, say). A weight that is zero or of one value
+    throughout is not compressed but fresh, and is let go.
     """
 
     def __init__(self, module: GraphModule, zeros: bool = True, units: Mapping[str, Tensor] | None = None) -> None:
@@ -34,6 +35,9 @@ class Kept:
         else:
             shared = {name: torch.round(module.tensor(name).detach() / unit) for name, unit in units.items()}
         self.indices = {name: torch.unique(values, return_inverse=True)[1] for name, values in shared.items()}
+        for name, index in self.indices.items():
+            root = torch.bincount(index.reshape(-1)).sqrt()[index].float()
+            module.tensor(name).register_hook(_times(root))  # type: ignore[no-untyped-call]
         gone = {name: weight == 0 for name, weight in weights.items() if zeros}
         self.zeros = {name: mask for name, mask in gone.items() if mask.any() and not mask.all()}
 
@@ -48,6 +52,10 @@ class Kept:
                 weight = module.tensor(name)
                 mask = self.zeros[name] = mask.to(weight.device)
                 weight.masked_fill_(mask, 0.0)
+
+
+def _times(factor: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda gradient: gradient * factor.to(gradient.device)
 
 
 def _nearest_shared(weight: Tensor, index: Tensor, unit: Tensor | None) -> Tensor:

@@ -210,24 +210,26 @@ batch size, parameters by the names they had, BatchNormalization trains), and `f
 
 
 def compression() -> str:
-    """Every method of ``[[compress]]``, from its declaration."""
+    """Every method of ``[[compress]]``, from its declaration; the keys of training, which most have, only once."""
     from edgekit.compress.methods import METHODS
+    from edgekit.compress.training import Training
 
     pages = [f"{NOTE}\n\n# Compression\n\n{COMPRESSION}"]
     for name, found in METHODS.items():
-        said = " ".join((found.run.__doc__ or "").split("\n\n")[0].split())
-        rows = [f"| `{key}` | {accepted} | {default} |" for key, accepted, default in _keys(found.settings)]
-        table = ["| key | accepted | without it |", "| :-- | :-- | :-- |", *rows]
-        about = [" ".join(part.split()) for part in _told(found.settings)]
-        pages.append("\n\n".join([f"## {name}", said, *about, "\n".join(table)]).replace("``", "`"))
+        trains = Training in get_type_hints(found.settings).values()
+        said = [(found.run.__doc__ or "").split("\n\n")[0], *(found.settings.__doc__ or "").split("\n\n")[1:]]
+        said += ["It trains: see [training](#training)."] * trains
+        pages.append(_method(name, said, found.settings))
+    pages.append(_method("training", (Training.__doc__ or "").split("\n\n"), Training))
     return "\n\n".join(pages) + "\n"
 
 
-def _told(settings: type) -> list[str]:
-    """What the settings' docstrings say of their keys, below the first line."""
-    own = (settings.__doc__ or "").split("\n\n")[1:]
-    inner = [kind for kind in get_type_hints(settings).values() if is_dataclass(kind)]
-    return [*own, *(part for kind in inner for part in (kind.__doc__ or "").split("\n\n"))]
+def _method(title: str, said: Iterable[str], settings: type) -> str:
+    """A section on a dataclass of settings: what is said of it, and its own keys."""
+    rows = [f"| `{key}` | {accepted} | {default} |" for key, accepted, default in _keys(settings)]
+    table = ["| key | accepted | without it |", "| :-- | :-- | :-- |", *rows] if rows else []
+    parts = [f"## {title}", *(" ".join(part.split()) for part in said), "\n".join(table)]
+    return "\n\n".join(filter(None, parts)).replace("``", "`")
 
 
 def _keys(settings: type) -> Iterator[tuple[str, str, str]]:
@@ -236,7 +238,6 @@ def _keys(settings: type) -> Iterator[tuple[str, str, str]]:
     for item in fields(settings):
         kind = hints[item.name]
         if is_dataclass(kind):
-            yield from _keys(kind)
             continue
         arms = [arm for arm in get_args(kind) if arm is not type(None)] if get_origin(kind) is not tuple else []
         if arms and get_origin(kind) is Literal:

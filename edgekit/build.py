@@ -67,7 +67,7 @@ def build(
             work.warnings += look(work.calibration)
     lifted = compression.compress(work, source.model, lifted, precisions, config)
     basis = work.basis(lifted, ranges_wanted)
-    work.rounds = project.calibration.rounding == "reconstruct" and calibrated and not given
+    work.rounds = project.calibration.rounding == "reconstruct" and calibrated
     found = [work.built(target, precision, basis, config) for target, precision in precisions.items()]
     for built in found:
         work.examine(built, graph)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,18 @@ import onnx_ir as ir
 
 from edgekit import emit, verify
 from edgekit.audit import audit
+from edgekit.compress import coded
 from edgekit.errors import ConfigError
 from edgekit.graph import constant, is_float, shape_of
 from edgekit.measure import compare
 from edgekit.output import CACHE, prepare_folder, write
 from edgekit.passes import opened, prepare
 from edgekit.project import Project, QuantizationConfig
+from edgekit.quant import codebook
 from edgekit.quant.from_qdq import Lifted
+from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration
+from edgekit.quant.solve import Rules
 from edgekit.reference import serialize
 from edgekit.report.model import Compression
 from edgekit.samples import Samples, open_training
@@ -41,7 +46,11 @@ def read(project: Project) -> list[Any]:
         from edgekit.compress.methods import read_step
     except ImportError as error:
         raise ConfigError(f"{project.file}:compress: needs torch ({error}); pip install 'edgekit[torch]'") from None
-    return [read_step(step, project.file, number) for number, step in enumerate(project.compress)]
+    steps = [read_step(step, project.file, number) for number, step in enumerate(project.compress)]
+    for number, step in enumerate(steps[:-1]):
+        if step.method.plans:
+            raise ConfigError(f"{project.file}:compress[{number}].method: no step can follow {step.method.name}")
+    return steps
 
 
 def compress(
@@ -55,23 +64,28 @@ def compress(
         return lifted
     if lifted.scales:
         raise ConfigError("the model is quantized to int8 already; [[compress]] needs the float model")
-    return _Compiler(work, precisions, config).run(opened(source), lifted)
+    for step in work.compress_steps:
+        if step.method.plans and set(precisions.values()) != {"int8"}:
+            others = ", ".join(f"{target.name} {found}" for target, found in precisions.items() if found != "int8")
+            raise ConfigError(f"{step.method.name} trains int8 weights and activations; other precisions: {others}")
+    return _Compiler(work, opened(source), precisions, config).run(lifted)
 
 
 class _Compiler:
     """One compile stage under way."""
 
-    def __init__(self, work: Work, precisions: Precisions, config: QuantizationConfig) -> None:
-        self._work, self._precisions, self._config = work, precisions, config
+    def __init__(self, work: Work, source: ir.Model, precisions: Precisions, config: QuantizationConfig) -> None:
+        self._work, self._source, self._precisions, self._config = work, source, precisions, config
 
-    def run(self, graph: ir.Model, prepared: Lifted) -> Lifted:
+    def run(self, prepared: Lifted) -> Lifted:
         """Step after step."""
+        graph = self._source
         ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
         for step in self._work.compress_steps:
             training = open_training(self._work.project, step.data, ports) if step.data else self._work.calibration
             with self._work.stage(f"compress: {step.method.name}"):
-                found, facts = self._applied(graph, step, training)
-            after = Lifted(prepare(found))
+                found, facts, plan = self._applied(graph, step, training)
+            after = _lifted(found, plan)
             if step.keep_if == "latency":
                 with self._work.stage(f"time: {step.method.name}"):
                     facts |= self._timed(prepared, after)
@@ -80,28 +94,43 @@ class _Compiler:
             self._work.compression.append(self._said(step.method.name, prepared.graph, facts))
         return prepared
 
-    def _applied(self, graph: ir.Model, step: Any, training: Samples) -> tuple[ir.Model, dict[str, Any]]:
+    def _applied(
+        self, graph: ir.Model, step: Any, training: Samples
+    ) -> tuple[ir.Model, dict[str, Any], QuantPlan | None]:
         from edgekit.compress.methods import Context
 
         work = self._work
-        depends_on = [
-            work.sha256(graph),
-            step.method.name,
-            repr(step.settings),
-            training.sha256,
-            work.calibration.sha256,
-        ]
+        context = Context(
+            training, work.calibration, work.progress, None, self._source, work.project.folder, self._rules(graph)
+        )
+        hashes = [work.sha256(graph), work.sha256(self._source), training.sha256, work.calibration.sha256]
+        rules = [context.rules.per_channel_fully_connected, *sorted(context.rules.float_nodes)]
+        depends_on = [hashes, rules, step.depends_on(context)]
         checkpoint = work.out / CACHE / f"training-{work.sha256(repr(depends_on).encode())[:32]}.pt"
 
         def found() -> list[Any]:
             prepare_folder(checkpoint.parent)
-            outcome = step.run(graph, Context(training, work.calibration, work.progress, checkpoint))
-            return [b64encode(serialize(outcome.graph)).decode(), dict(outcome.facts)]
+            outcome = step.run(graph, replace(context, checkpoint=checkpoint))
+            plan = outcome.plan and outcome.plan.to_json()
+            return [b64encode(serialize(outcome.graph)).decode(), dict(outcome.facts), plan]
 
-        stored, facts = work.remembered("compress", depends_on, found)
+        stored, facts, plan = work.remembered("compress", depends_on, found)
         for left in checkpoint.parent.glob(f"{checkpoint.stem}.*"):
             left.unlink()
-        return ir.from_proto(onnx.ModelProto.FromString(b64decode(stored))), facts
+        compressed = ir.from_proto(onnx.ModelProto.FromString(b64decode(stored)))
+        return compressed, facts, plan and QuantPlan.from_json(plan)
+
+    def _rules(self, graph: ir.Model) -> Rules:
+        """What a plan must be like for every target."""
+        prepared, rules = prepare(graph), Rules()
+        for target, precision in self._precisions.items():
+            form = emit.form(prepared, target, precision, self._config.recurrent)
+            asked = emit.rules_of(target, form.nodes(self._config.float_nodes))
+            rules = Rules(
+                rules.per_channel_fully_connected and asked.per_channel_fully_connected,
+                rules.float_nodes | asked.float_nodes,
+            )
+        return rules
 
     def _timed(self, before: Lifted, after: Lifted) -> dict[str, Any]:
         """How long artifacts take after a step in terms of before, in turns; kept where all really take less."""
@@ -128,4 +157,20 @@ class _Compiler:
         metric = None
         if work.evaluation is not None:
             metric = work.judged(verify.FloatModel(graph), work.evaluation, f"evaluate after {method}").value
-        return Compression(method, checked.parameters, min(nonzero, checked.parameters), checked.macs, metric, facts)
+        return Compression(
+            method,
+            checked.parameters,
+            min(nonzero, checked.parameters),
+            checked.macs,
+            coded.packed(coded.constants(graph)),
+            metric,
+            facts,
+        )
+
+
+def _lifted(graph: ir.Model, plan: QuantPlan | None) -> Lifted:
+    """A compressed graph as the rest of the road takes it."""
+    if plan is not None:
+        return Lifted(graph, plan=plan)
+    prepared = prepare(graph)
+    return Lifted(prepared, bounds=codebook.bounds(graph, prepared))

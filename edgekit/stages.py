@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from edgekit import __version__, emit, gate, verify
 from edgekit.audit import audit
+from edgekit.compress import coded
 from edgekit.emitters import Artifact
 from edgekit.errors import DataError, UnsupportedError
 from edgekit.graph import shape_of
@@ -74,6 +75,7 @@ class Built:
     plan: QuantPlan
     artifact: Artifact
     path: Path
+    packed: Mapping[str, int]
     fidelity: Fidelity | None = None
     evaluation: Evaluation | None = None
     latency: Measurement | None = None
@@ -136,9 +138,9 @@ class Work:
 
     def basis(self, lifted: Lifted, calibrates: bool) -> Basis:
         """Equalize and calibrate, where a precision is drawn from ranges."""
-        if not calibrates:
+        if not calibrates or lifted.plan is not None:
             return Basis(lifted, lifted.graph, {}, {})
-        equal = lifted.graph if lifted.scales else self.equalized(lifted.graph)
+        equal = lifted.graph if lifted.settled else self.equalized(lifted.graph)
         return Basis(lifted, equal, *self.ranges(equal))
 
     def planned(
@@ -147,7 +149,10 @@ class Work:
         """The graph in the form that a target runs, and its plan."""
         graph = basis.equal if needs_calibration(precision) else basis.lifted.graph
         form = emit.form(graph, target, precision, config.recurrent)
+        if basis.lifted.plan is not None:
+            return form, basis.lifted.plan
         rules = emit.rules_of(target, form.nodes(config.float_nodes), basis.lifted.given)
+        rules = replace(rules, bounds=basis.lifted.bounds)
         return form, plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
 
     def built(self, target: Target, precision: str, basis: Basis, config: QuantizationConfig) -> Built:
@@ -156,13 +161,13 @@ class Work:
         said = (*_about(plan, precision, target, basis.lifted), *crushed(form.model.graph, plan, basis.ranges))
         self.warnings += [line for line in said if line not in self.warnings]
         rounded = form.model
-        if self.rounds and reconstruct.weights_of(form.model, plan):
+        if self.rounds and not basis.lifted.settled and reconstruct.weights_of(form.model, plan):
             with self.stage("round", target.name):
                 rounded = self.rounded(form.model, plan)
         with self.stage("emit", target.name):
             artifact = emit.emit(rounded, plan, target, self.description(precision))
             path = write(prepare_folder(self.out / target.name) / target.artifact_name, artifact.data)
-        return Built(target, form.model, plan, artifact, path)
+        return Built(target, form.model, plan, artifact, path, coded.artifact_bytes(artifact.data, rounded, plan))
 
     def equalized(self, graph: ir.Model) -> ir.Model:
         """The graph with its channels scaled, unless that is left out: the same function."""
@@ -286,7 +291,12 @@ class Work:
             reproduce=self.command,
             target=built.target.to_json(),
             artifact=ArtifactFacts(
-                str(built.path), built.target.format, len(data), self.sha256(data), checked.precision
+                str(built.path),
+                built.target.format,
+                len(data),
+                self.sha256(data),
+                checked.precision,
+                built.packed,
             ),
             audit=checked.to_json(),
             contract=built.artifact.contract.to_json(),

@@ -7,6 +7,7 @@ attention". None of them needs labels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,6 +24,7 @@ from edgekit.compress.steps import SOURCE, Context, Outcome, method, trained
 from edgekit.compress.training import Training
 from edgekit.errors import ConfigError, ModelError
 from edgekit.graph import shape_of
+from edgekit.reference import serialize
 from edgekit.toml_table import near_misses
 
 
@@ -53,6 +55,11 @@ class Distill:
             raise ConfigError(f"alpha: {self.alpha:g} was given, a share from 0 to 1 is needed")
         if self.temperature <= 0:
             raise ConfigError(f"temperature: {self.temperature:g} was given, more than 0 is needed")
+
+    def depends_on(self, context: Context) -> str:
+        """The hash of the teacher."""
+        teacher = context.teacher(self.teacher, self.teacher_weights)
+        return hashlib.sha256(serialize(teacher)).hexdigest()
 
 
 @method("distill", Distill)

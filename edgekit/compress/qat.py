@@ -62,7 +62,7 @@ class QuantizeAware:
             raise ConfigError("mixed: bfloat16 does not tell neighbouring integers apart; leave it out here")
 
 
-@method("quantize-aware", QuantizeAware)
+@method("quantize-aware", QuantizeAware, plans=True)
 def quantize_aware(graph: ir.Model, settings: QuantizeAware, context: Context) -> Outcome:
     """Train with the tensors of the post-training plan rounded. What comes out is a prepared graph and its plan."""
     prepared, plan = post_training(graph, settings, context)

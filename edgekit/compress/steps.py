@@ -70,11 +70,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """One declared method."""
+    """One declared method; ``plans`` says that its outcome has a plan, so that no step can follow it."""
 
     name: str
     settings: type
     run: Callable[[ir.Model, Any, Context], Outcome]
+    plans: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class Step:
     data: str | None = None
     keep_if: str | None = None
 
+    def depends_on(self, context: Context) -> Any:
+        """What the outcome depends on besides graphs and data, as JSON: the settings, and what they themselves name."""
+        named = getattr(self.settings, "depends_on", None)
+        return [self.method.name, repr(self.settings), named and named(context)]
+
     def run(self, graph: ir.Model, context: Context) -> Outcome:
         """Run the method on an opened graph (``passes.opened``), which stays as it is."""
         return self.method.run(graph, self.settings, context)
@@ -99,13 +105,15 @@ METHODS: dict[str, Method] = {}
 KEEP_IF = ("latency",)
 
 
-def method(name: str, settings: type) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
+def method(
+    name: str, settings: type, plans: bool = False
+) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
     """Declare a method. Raises KeyError when it is declared already."""
 
     def register(run: Callable[..., Outcome]) -> Callable[..., Outcome]:
         if name in METHODS:
             raise KeyError(f"method {name} is declared twice")
-        METHODS[name] = Method(name, settings, run)
+        METHODS[name] = Method(name, settings, run, plans)
         return run
 
     return register

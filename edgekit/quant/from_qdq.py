@@ -23,7 +23,7 @@ from edgekit.passes.constants import fold_constants
 from edgekit.passes.convolution import CHANNELS
 from edgekit.passes.rewrite import add_constant, drop, make, put_in_place
 from edgekit.quant import numerics
-from edgekit.quant.plan import QParams
+from edgekit.quant.plan import QParams, QuantPlan
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 UNSIGNED = {"uint8": 128}  # what a zero point moves by when its tensor becomes int8
@@ -36,12 +36,21 @@ MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "P
 class Lifted:
     """A prepared graph, and how its tensors came quantized, by name: none of them where a float model came.
 
-    ``copies`` are the scales of tensors that only stand for others where those are read in another scale.
+    ``copies`` are the scales of tensors that only stand for others where those are read in another scale. ``bounds``
+    are those of weights with few values (``codebook``); ``plan`` is what the graph was trained with, its weights
+    rounded.
     """
 
     graph: ir.Model
     scales: Mapping[str, QParams] = field(default_factory=dict)
     copies: Mapping[str, QParams] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    plan: QuantPlan | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether its numbers are to stay as they are: equalizing, or rounding by what they multiply, moves them."""
+        return bool(self.scales or self.bounds) or self.plan is not None
 
     @property
     def given(self) -> dict[str, QParams]:

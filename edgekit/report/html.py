@@ -22,7 +22,20 @@ FILTER_FROM = 12
 
 def render(report: Report) -> str:
     """The whole page."""
-    parts = (_tiles, _gates, _warnings, _comparison, _fidelity, _tensors, _ops, _contract, _facts, _stages, _again)
+    parts = (
+        _tiles,
+        _gates,
+        _warnings,
+        _comparison,
+        _compression,
+        _fidelity,
+        _tensors,
+        _ops,
+        _contract,
+        _facts,
+        _stages,
+        _again,
+    )
     body = el("main", _header(report), [make(report) for make in parts], _footer(report))
     head = el(
         "head",
@@ -120,6 +133,20 @@ def _bar(share: float, kind: str = "") -> Html:
 
 def _list(pairs: Sequence[tuple[str, str]]) -> Html:
     return el("dl", [join(el("dt", label), el("dd", said)) for label, said in pairs]) if pairs else Html()
+
+
+def _compression(report: Report) -> Html:
+    rows = [
+        el("tr", [el("td", cell, class_="n" if number else None) for number, cell in enumerate(row)])
+        for row in view.compression(report)
+    ]
+    if not rows:
+        return Html()
+    heads = [
+        el("th", h, scope="col", class_="n" if number else None)
+        for number, h in enumerate(view.compression_heads(report))
+    ]
+    return _section("Compression, step by step", _scroll(el("table", el("thead", el("tr", heads)), el("tbody", rows))))
 
 
 def _band(snr_db: float) -> str:

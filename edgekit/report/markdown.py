@@ -25,8 +25,8 @@ def escape(value: object) -> str:
 
 
 def _report(report: Report) -> str:
-    parts = [f"## {escape(view.headline(report))}", _gates(report), _comparison(report), _facts(report)]
-    parts += [_worst(report), _warnings(report), f"Again: {code(report.reproduce)}"]
+    parts = [f"## {escape(view.headline(report))}", _gates(report), _comparison(report), _compression(report)]
+    parts += [_facts(report), _worst(report), _warnings(report), f"Again: {code(report.reproduce)}"]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -51,6 +51,11 @@ def _gates(report: Report) -> str:
 def _comparison(report: Report) -> str:
     rows = [tuple(map(escape, (row.name, row.source, row.artifact, row.change))) for row in view.comparison(report)]
     return _table(("", "float", escape(report.artifact.precision), "change"), rows, "lrrl")
+
+
+def _compression(report: Report) -> str:
+    rows = [tuple(map(escape, row)) for row in view.compression(report)]
+    return _table(tuple(map(escape, view.compression_heads(report))), rows, "lrrrrrr")
 
 
 def _facts(report: Report) -> str:

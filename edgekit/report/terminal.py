@@ -36,7 +36,13 @@ def parts(reports: Sequence[Report]) -> Iterator[RenderableType]:
         headline = ((view.name(report), "bold"), ": ", (view.verdict(report), console.COLOURS[status(report.gates)]))
         yield Text.assemble(*headline, "\n")
         first = (gates(report.gates), comparison(view.comparison(report), report.artifact.precision), _facts(report))
-        then = (ports(report.contract), worst(report.fidelity, WORST), _warnings(report), _footer(report))
+        then = (
+            compression(report),
+            ports(report.contract),
+            worst(report.fidelity, WORST),
+            _warnings(report),
+            _footer(report),
+        )
         for part in (*first, *then):
             if part.row_count:
                 yield console.indented(part)
@@ -58,6 +64,15 @@ def comparison(rows: Sequence[view.Row], artifact: str) -> Table:
     table = console.table(*columns, Column("change"))
     for row in rows:
         table.add_row(row.name, row.source, Text(row.artifact, style="bold"), Text(row.change))
+    return table
+
+
+def compression(report: Report) -> Table:
+    """The network after every step, a line each."""
+    step, *others = view.compression_heads(report)
+    table = console.table(console.name(step), *(Column(head, justify="right") for head in others))
+    for row in view.compression(report):
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.gate import elsewhere, status
 from edgekit.measure import Measurement
 from edgekit.report import text
-from edgekit.report.model import Evaluation, Fidelity, Report, TensorFidelity, Verdict
+from edgekit.report.model import Compression, Evaluation, Fidelity, ModelFacts, Report, TensorFidelity, Verdict
 
 Json = Mapping[str, Any]
 
@@ -231,27 +231,58 @@ def lines(report: Report) -> list[tuple[str, str]]:
     """What one line each can say: timing, parity, calibration, model, source check."""
     found = [
         ("timing", _timing_note(report)),
+        ("packed", _packed(report)),
         ("parity", _parity(report)),
         ("calibration", _calibration(report)),
         ("model", _model(report)),
         ("source check", _source_check(report)),
     ]
-    steps = [(f"compress {n}", _compression(report, n)) for n in range(1, len(report.compression) + 1)]
+    steps = [(step.method, _facts_of(step)) for step in report.compression]
     return [(label, line) for label, line in (*found, *steps) if line]
 
 
-def _compression(report: Report, number: int) -> str:
-    """``channel-prune: 62.8 M multiply-adds (0.50x), 201 k parameters (0.74x), top1 79.6 %; share kept 0.5``."""
-    step = report.compression[number - 1]
-    before = report.compression[number - 2] if number > 1 else report.model
-    sizes = (("multiply-adds", step.macs, before.macs), ("parameters", step.parameters, before.parameters))
-    said = [f"{text.count(now)} {what} ({now / max(was, 1):.2f}x)" for what, now, was in sizes]
-    if step.nonzero < step.parameters:
-        said.append(f"{text.count(step.nonzero)} of them not zero")
-    if step.metric is not None and report.evaluation is not None:
-        said.append(f"{report.evaluation.metric} {text.percent(step.metric)}")
-    facts = [_fact(key, value) for key, value in step.facts.items() if isinstance(value, int | float | str)]
-    return f"{step.method}: {', '.join(said)}{'; ' if facts else ''}{', '.join(facts)}"
+def _packed(report: Report) -> str:
+    """What the file takes in an archive, and where a decoder knows its weights' frequencies."""
+    found = report.artifact.packed
+    if not found:
+        return ""
+    return f"{text.size(found['gzip'])} as gzip, {text.size(found['coded'])} with int8 weights in a Huffman code"
+
+
+def compression(report: Report) -> list[tuple[str, ...]]:
+    """The network before and after every ``[[compress]]`` step, under ``compression_heads``; nothing without steps."""
+    if not report.compression:
+        return []
+    found, before = report.model, report.evaluation
+    source = Compression(
+        "source", found.parameters, found.parameters, found.macs, metric=before.float_value if before else None
+    )
+    return [_compressed(step, found) for step in (source, *report.compression)]
+
+
+def compression_heads(report: Report) -> tuple[str, ...]:
+    """What the columns of ``compression`` are."""
+    metric = report.evaluation.metric if report.evaluation else "metric"
+    return ("step", "multiply-adds", "parameters", "not zero", "as gzip", metric, "latency")
+
+
+def _compressed(step: Compression, source: ModelFacts) -> tuple[str, ...]:
+    """A row of ``compression``; the latency is in terms of that before the step."""
+    sizes = ((step.macs, source.macs), (step.parameters, source.parameters), (step.nonzero, source.parameters))
+    ratios = [text.ratio(value) for key, value in step.facts.items() if key.startswith("latency ")]
+    return (
+        step.method if step.facts.get("kept", True) else f"{step.method} (not kept)",
+        *(f"{text.count(now)} ({now / max(was, 1):.2f}x)" for now, was in sizes),
+        text.size(step.packed["gzip"]) if step.packed else "",
+        "" if step.metric is None else text.percent(step.metric),
+        ", ".join(ratios),
+    )
+
+
+def _facts_of(step: Compression) -> str:
+    """``epochs 10, loss 0.21``: what a method says of itself in words or single numbers."""
+    single = {key: value for key, value in step.facts.items() if isinstance(value, int | float | str)}
+    return ", ".join(_fact(key, value) for key, value in single.items())
 
 
 def _model(report: Report) -> str:

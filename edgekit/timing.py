@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +25,7 @@ class Timer:
     """Times opened graphs as the artifacts of every target (with its precision)."""
 
     targets: Mapping[Target, str]
-    config: QuantizationConfig = QuantizationConfig()
+    config: QuantizationConfig = field(default_factory=QuantizationConfig)
 
     def __call__(self, graphs: Sequence[ir.Model]) -> list[float]:
         """The time of each graph over that of the first, measured in turns; of several targets the largest share.

@@ -19,14 +19,14 @@ from edgekit.compress.channel_cut import Cut
 from edgekit.compress.channels import PRODUCERS
 from edgekit.compress.functions import FUNCTIONS
 from edgekit.compress.module import GraphModule, from_torch, to_torch
-from edgekit.graph import attributes, constant, shape_of
+from edgekit.graph import attributes, constant
 from edgekit.samples import Sample
 
-ITERATIONS = 20
+ITERATIONS = 5
 
 
 def reconstructed(cut: Cut, left: ir.Model, samples: Iterable[Sample]) -> ir.Model:
-    """``left``, what a cut leaves, with the weights of every layer that reads less than before fitted to its outputs."""
+    """What a cut leaves, ``left``, with the weights of every layer that reads less fitted to what it gave before."""
     whole = to_torch(cut.channels.model)
     names = [str(value.name) for value in whole.graph.graph.inputs]
     inputs, _ = stacked(samples, names)
@@ -36,8 +36,8 @@ def reconstructed(cut: Cut, left: ir.Model, samples: Iterable[Sample]) -> ir.Mod
         wanted = whole.run(inputs, sorted(outputs))
         for value in (v for node in cut.channels.graph for v in node.outputs if str(v.name) in outputs):
             if (kept := cut.kept(value)) is not None:
-                axis, stays = kept
-                wanted[str(value.name)] = wanted[str(value.name)].index_select(axis, torch.from_numpy(stays).nonzero()[:, 0])
+                places = torch.from_numpy(kept[1]).nonzero()[:, 0]
+                wanted[str(value.name)] = wanted[str(value.name)].index_select(kept[0], places)
         module = _Fitting(left.clone())
         module.fit(fitted, wanted)
         module.run(inputs, [])

@@ -19,6 +19,7 @@ from edgekit.compress.channel_cut import Cut
 from edgekit.compress.channels import PRODUCERS
 from edgekit.compress.functions import FUNCTIONS
 from edgekit.compress.module import GraphModule, from_torch, to_torch
+from edgekit.errors import ModelError
 from edgekit.graph import attributes, constant
 from edgekit.samples import Sample
 
@@ -26,8 +27,13 @@ ITERATIONS = 5
 
 
 def reconstructed(cut: Cut, left: ir.Model, samples: Iterable[Sample]) -> ir.Model:
-    """What a cut leaves, ``left``, with the weights of every layer that reads less fitted to what it gave before."""
+    """What a cut leaves, ``left``, with the weights of every layer that reads less fitted to what it gave before.
+
+    Raises ModelError for a graph that cannot be fed several samples at once.
+    """
     whole = to_torch(cut.channels.model)
+    if whole.mixes_batch:
+        raise ModelError("channel-prune: reconstruct: the graph mixes the batch with other axes; leave it out")
     names = [str(value.name) for value in whole.graph.graph.inputs]
     inputs, _ = stacked(samples, names)
     fitted = [new for old, new in zip(cut.channels.graph, left.graph, strict=True) if _reads_less(cut, old)]

@@ -73,11 +73,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("ways", nargs="*", metavar="WAY")
     given = parser.parse_args()
+    if unknown := set(given.ways) - set(WAYS):
+        parser.error(f"unknown way {', '.join(unknown)}; known: {'; '.join(WAYS)}")
     size = SHORT if given.short else replace(FULL, after=given.after)
     key = NETWORK.name + (", short" if given.short else "")
     torch.set_num_threads(1)
     with shared.workplace() as folder:
-        kept = given.folder or folder
+        kept = (given.folder or folder).resolve()
         kept.mkdir(parents=True, exist_ok=True)
         run = Run(size, kept, folder)
         for name in given.ways or WAYS:
@@ -111,7 +113,7 @@ class Run:
         """One way of pruning, before training goes on and after it, in float and in int8."""
         base = self.step(self.graph, {"method": "fine-tune", **TRAINING, "epochs": self.size.first}, BASE)
         cut = self.step(base, PRUNING | WAYS[name], f"{name} cut") if WAYS[name] else base
-        teacher = {"teacher": str((self.kept / f"{BASE}.onnx").resolve())}
+        teacher = {"teacher": str(self.kept / f"{BASE}.onnx")}
         trained = self.step(cut, TAUGHT | TRAINING | teacher | {"epochs": self.size.after}, name)
         path, costs = artifact(trained, name, self.folder), audit(serialize(trained))
         whole = audit(serialize(base))

@@ -112,7 +112,7 @@ class Run:
     def judged(self, name: str) -> dict[str, Any]:
         """One way of pruning, before training goes on and after it, in float and in int8."""
         base = self.step(self.graph, {"method": "fine-tune", **TRAINING, "epochs": self.size.first}, BASE)
-        cut = self.step(base, PRUNING | WAYS[name], f"{name} cut") if WAYS[name] else base
+        cut = self.step(base, {**PRUNING, **WAYS[name]}, f"{name} cut") if WAYS[name] else base
         teacher = {"teacher": str(self.kept / f"{BASE}.onnx")}
         trained = self.step(cut, TAUGHT | TRAINING | teacher | {"epochs": self.size.after}, name)
         path, costs = artifact(trained, name, self.folder), audit(serialize(trained))

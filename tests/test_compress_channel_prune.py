@@ -247,7 +247,7 @@ def stairs(graphs: Sequence[ir.Model]) -> list[float]:
     """A device whose kernels compute four channels at once, and take as long for one."""
     times = []
     for graph in graphs:
-        convs = [shape_of(node.inputs[1]) for node in graph.graph if node.op_type == "Conv"]
+        convs = [shape_of(node.inputs[1]) for node in graph.graph if node.op_type == "Conv"]  # type: ignore[arg-type]
         times.append(sum(-(-outs // 4) * -(-ins // 4) for outs, ins, *_ in convs))
     return [time / times[0] for time in times]
 
@@ -309,7 +309,7 @@ def test_layers_alike_are_timed_together_and_share_what_is_saved() -> None:
 
     stream, *inner = timed(channels, blocks, clock)
     assert asked == [1 + 2 * 7]  # the whole, and each kind at seven depths
-    np.testing.assert_array_equal(*inner)
+    np.testing.assert_array_equal(inner[0], inner[1])
     both = stairs([channels.model, without(channels, [c for layer in channels.layers[1:] for c in layer.classes[:4]])])
     assert inner[0][3] == 0.0 and inner[0][4] == pytest.approx((1 - both[1]) / 2)
     assert stream[-1] > inner[0][-1]

@@ -8,7 +8,7 @@ Squares Problems", algorithm 7.4.1), so that a convolution needs no unfolding; f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 import torch
@@ -24,6 +24,7 @@ from edgekit.graph import attributes, constant
 from edgekit.samples import Sample
 
 ITERATIONS = 5
+EXACT = 1e-12  # of the squared gradient at the start
 
 
 def reconstructed(cut: Cut, left: ir.Model, samples: Iterable[Sample]) -> ir.Model:
@@ -51,13 +52,22 @@ def reconstructed(cut: Cut, left: ir.Model, samples: Iterable[Sample]) -> ir.Mod
 
 
 def _reads_less(cut: Cut, node: ir.Node) -> bool:
-    """Whether it has weights and its input lost channels that it sums over."""
+    """Whether it has weights of its own and its input lost channels that it sums over."""
+    weights = node.inputs[1] if node.op_type in PRODUCERS else None
     return (
-        node.op_type in PRODUCERS
-        and constant(node.inputs[1]) is not None
+        weights is not None
+        and constant(weights) is not None
+        and len(weights.uses()) == 1
         and cut.kept(node.inputs[0]) is not None
         and int(attributes(node).get("group", 1)) == 1
     )
+
+
+def _read_by(node: ir.Node) -> tuple[str, str]:
+    """The names of a layer's input and of its weights."""
+    source, weights = node.inputs[:2]
+    assert source is not None and weights is not None
+    return str(source.name), str(weights.name)
 
 
 class _Fitting(GraphModule):
@@ -66,25 +76,27 @@ class _Fitting(GraphModule):
     def __init__(self, graph: ir.Model) -> None:
         self._fitted: dict[str, ir.Node] = {}
         self._wanted: dict[str, Tensor] = {}
+        self._sources: set[str] = set()
         self._read: dict[str, Tensor] = {}
         super().__init__(graph)
         self.eval()
 
-    def fit(self, nodes: Iterable[ir.Node], wanted: dict[str, Tensor]) -> None:
+    def fit(self, nodes: Sequence[ir.Node], wanted: dict[str, Tensor]) -> None:
         """From now on these nodes are to give what is wanted of their outputs."""
         self._fitted, self._wanted = {str(node.outputs[0].name): node for node in nodes}, wanted
-        self._read = dict.fromkeys(str(node.inputs[0].name) for node in nodes)
+        self._sources = {_read_by(node)[0] for node in nodes}
 
     def seen(self, name: str, tensor: Tensor) -> Tensor:
         if name in self._fitted:
             tensor = self._fit(self._fitted[name], tensor, self._wanted.pop(name))
-        if name in self._read:
+        if name in self._sources:
             self._read[name] = tensor
         return tensor
 
     def _fit(self, node: ir.Node, given: Tensor, wanted: Tensor) -> Tensor:
         """The node's outputs, ``given`` so far, after its weights have moved towards what is wanted."""
-        x, weights = self._read[str(node.inputs[0].name)], self.tensor(str(node.inputs[1].name))
+        source, name = _read_by(node)
+        x, weights = self._read[source], self.tensor(name)
 
         def output(change: Tensor) -> Tensor:
             found: Tensor = FUNCTIONS[node.op_type](x, change, **attributes(node))
@@ -95,20 +107,20 @@ class _Fitting(GraphModule):
         return given + output(change)
 
 
-def least_squares(output: Callable[[Tensor], Tensor], start: Tensor, wanted: Tensor) -> Tensor:
-    """About the ``change`` for which the linear ``output(change)`` comes nearest to what is wanted."""
-    change, residual = start, wanted
+def least_squares(output: Callable[[Tensor], Tensor], zero: Tensor, wanted: Tensor) -> Tensor:
+    """About the ``change``, from ``zero`` on, for which the linear ``output(change)`` is nearest to what is wanted."""
+    change, residual = zero, wanted
 
     def back(error: Tensor) -> Tensor:
         with torch.enable_grad():
-            at = start.clone().requires_grad_()
+            at = zero.clone().requires_grad_()
             return torch.autograd.grad(output(at), at, error)[0]
 
     slope = back(residual)
     direction, power = slope, float(slope.pow(2).sum())
     first = power
     for _ in range(ITERATIONS):
-        if power <= 1e-12 * first or not first:
+        if power <= EXACT * first:
             break
         moved = output(direction)
         length = power / float(moved.pow(2).sum())

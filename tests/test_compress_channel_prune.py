@@ -252,9 +252,10 @@ def stairs(graphs: Sequence[ir.Model]) -> list[float]:
     return [time / times[0] for time in times]
 
 
-def test_latency_is_what_the_device_gives_back() -> None:
+@pytest.mark.parametrize("keys", [{"criterion": "taylor"}, {"scope": "layer"}])
+def test_latency_is_what_the_device_gives_back(keys: dict[str, str]) -> None:
     graph, samples = opened_graph(residual)
-    outcome = pruned(graph, samples, stairs, latency=0.8)
+    outcome = pruned(graph, samples, stairs, latency=0.8, **keys)
     whole, left = outcome.facts["latency"]
     assert whole == 1.0 and stairs([graph, outcome.graph])[1] == left <= 0.8
     kept = [left for count, left in outcome.facts["layers"].values() if left < count]

@@ -30,7 +30,7 @@ def counted(channels: Channels, blocks: Sequence[Blocks], kind: str) -> list[Arr
     found = []
     for layer in blocks:
         depths = [0, *_depths(len(layer))]
-        saved = [1 - Cut(channels, _flat(layer[:depth])).cost(kind) / whole for depth in depths]
+        saved = [1 - Cut(channels, flat(layer[:depth])).cost(kind) / whole for depth in depths]
         found.append(np.interp(np.arange(len(layer) + 1), depths, saved))
     return found
 
@@ -41,7 +41,7 @@ def timed(channels: Channels, blocks: Sequence[Blocks], latency: Latency) -> lis
     for number, kind in enumerate(kinds(channels, blocks)):
         alike.setdefault(kind, []).append(number)
     tried = [(members, depth) for members in alike.values() for depth in _depths(len(blocks[members[0]]))]
-    cuts = [_flat(block for at in members for block in blocks[at][:depth]) for members, depth in tried]
+    cuts = [flat(block for at in members for block in blocks[at][:depth]) for members, depth in tried]
     times = latency([channels.model, *(without(channels, classes) for classes in cuts)])[1:]
     found: list[Array] = [np.zeros(1)] * len(blocks)
     for members in alike.values():
@@ -71,7 +71,8 @@ def _rising(saved: Sequence[float]) -> Array:
     return np.asarray(found)
 
 
-def _flat(blocks: Iterable[Sequence[int]]) -> list[int]:
+def flat(blocks: Iterable[Sequence[int]]) -> list[int]:
+    """The classes of all blocks."""
     return [one for block in blocks for one in block]
 
 
@@ -95,6 +96,6 @@ def by_price(blocks: Sequence[Blocks], lost: Sequence[Array], saved: Sequence[Ar
             stop = start + 1 + int(prices.argmin())
             if not np.isfinite(prices.min()):
                 break
-            priced.append((float(prices.min()), _flat(layer[start:stop])))
+            priced.append((float(prices.min()), flat(layer[start:stop])))
             start = stop
     return [block for _, block in sorted(priced, key=lambda item: item[0])]

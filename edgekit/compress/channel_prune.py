@@ -21,7 +21,7 @@ import torch
 from edgekit.classes import PINNED
 from edgekit.compress.batches import Batch, stacked
 from edgekit.compress.channel_cut import Cut, without
-from edgekit.compress.channel_price import Latency, by_price, counted, timed
+from edgekit.compress.channel_price import Latency, by_price, counted, flat, timed
 from edgekit.compress.channel_reconstruct import reconstructed
 from edgekit.compress.channels import Channels, Layer
 from edgekit.compress.importance import Criterion, importance
@@ -142,13 +142,13 @@ def chosen(channels: Channels, settings: ChannelPrune, context: Context) -> list
     else:
         ranked = _by_score(blocks, scores)
     limit = share * Cut(channels, ()).cost(kind)
-    layer_of = {one: i for i, layer in enumerate(blocks) for one in _flat(layer)}
+    layer_of = {one: i for i, layer in enumerate(blocks) for one in flat(layer)}
 
     def enough(taken: Sequence[Sequence[int]]) -> bool:
-        return Cut(channels, _flat(taken)).cost(kind) <= limit
+        return Cut(channels, flat(taken)).cost(kind) <= limit
 
     taken = ranked[: _first(len(ranked), lambda count: enough(ranked[:count]))]
-    return _flat(_without_excess(taken, enough, layer_of) if enough(taken) else taken)
+    return flat(_without_excess(taken, enough, layer_of) if enough(taken) else taken)
 
 
 def _clock(context: Context) -> Latency:
@@ -165,12 +165,12 @@ def _fast_enough(
     ranked = by_price(blocks, lost, timed(channels, blocks, latency))
 
     def enough(count: int) -> bool:
-        return latency([channels.model, without(channels, _flat(ranked[:count]))])[1] <= share * (1 - MARGIN)
+        return latency([channels.model, without(channels, flat(ranked[:count]))])[1] <= share * (1 - MARGIN)
 
     count = _first(len(ranked), enough)
     while count < len(ranked) and not enough(count):
         count += 1
-    return _flat(ranked[:count])
+    return flat(ranked[:count])
 
 
 def _without_excess(
@@ -195,10 +195,6 @@ def _first(count: int, holds: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return low
-
-
-def _flat(blocks: Iterable[Sequence[int]]) -> list[int]:
-    return [one for block in blocks for one in block]
 
 
 def _blocks(layer: Layer, scores: Array, settings: ChannelPrune) -> list[list[int]]:
@@ -234,7 +230,7 @@ def _damages(
     for blocks in layers:
         depths, damage = [0], [0.0]
         for depth in sorted({math.ceil(depth * len(blocks)) for depth in DEPTHS}):
-            module.remove(_flat(blocks[:depth]))
+            module.remove(flat(blocks[:depth]))
             change = ((module.outputs(inputs) - wanted) ** 2).mean() / (wanted.var() or 1.0)
             depths.append(depth)
             damage.append(max(damage[-1], float(change)))

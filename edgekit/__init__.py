@@ -17,11 +17,13 @@ _PUBLIC = {
     "Project": "edgekit.project",
     "Samples": "edgekit.samples",
     "Target": "edgekit.target",
+    "from_torch": "edgekit.compress.module",
     "list_targets": "edgekit.target",
     "load_graph": "edgekit.frontends",
     "load_project": "edgekit.project",
     "load_target": "edgekit.target",
     "open_samples": "edgekit.samples",
+    "to_torch": "edgekit.compress.module",
 }
 
 __all__ = ["__version__"]

@@ -36,6 +36,7 @@ class Target:
     arena_bytes: int | None = None
     per_channel_fully_connected: bool = True
     recurrent: tuple[str, ...] = ()
+    sparse: bool = False
 
     @property
     def format(self) -> str:
@@ -86,6 +87,7 @@ def read_target(path: Path) -> Target:
         "arena_bytes": table.bytes("arena"),
         "per_channel_fully_connected": table.flag("per_channel_fully_connected"),
         "recurrent": table.texts("recurrent", RECURRENT),
+        "sparse": table.flag("sparse"),
     }
     table.close()
     for field, key in (("description", "description"), ("architecture", "architecture"), ("cores", "cores"),
@@ -103,5 +105,7 @@ def _check(table: Table, given: dict[str, Any]) -> None:
         raise table.error("precisions", f"an empty list was given, at least one of {', '.join(PRECISIONS)} is needed")
     if FORMATS[given["runtime"]] == "tflite" and "uint8" in (given["activations"], given["io_dtype"]):
         raise table.error("activations", "uint8 was given; the LiteRT 8-bit specification knows int8 only")
+    if given["sparse"] and given["ops"] and "DENSIFY" not in given["ops"]:
+        raise table.error("sparse", "true was given, but ops have no DENSIFY, which makes such tensors dense")
     if given["threads"] is not None and given["threads"] > given["cores"]:
         raise table.error("threads", f"{given['threads']} was given, the device has {given['cores']} cores")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,9 +16,12 @@ from edgekit.classes import PINNED
 from edgekit.compress.channel_cut import Cut, without
 from edgekit.compress.channel_prune import Masked
 from edgekit.compress.channels import Channels
-from edgekit.graph import Array, attributes, constant, shape_of
+from edgekit.compress.importance import Criterion, importance
+from edgekit.frontends import load_source
+from edgekit.graph import GATES, Array, attributes, constant, shape_of
 from edgekit.passes import opened
 from edgekit.reference import Reference
+from edgekit.samples import Sample
 
 
 def norm(b: Builder, x: str, channels: int) -> str:
@@ -181,6 +186,60 @@ def one_head(b: Builder) -> str:
     return dense(b, b.node("MatMul", scores, v), 8, 4)
 
 
+def apart(b: Builder, x: str) -> list[str]:
+    """Queries, keys (turned) and values of four heads, each from a layer of its own."""
+    parts = [b.node("Reshape", dense(b, x, 12, 12), b.const([1, 5, 4, 3])) for _ in range(3)]
+    return [b.node("Transpose", y, perm=[0, 2, *last]) for y, last in zip(parts, ((1, 3), (3, 1), (1, 3)), strict=True)]
+
+
+def scored(b: Builder, scores: str, v: str) -> str:
+    """What heads of three channels say, one beside another."""
+    y = b.node("MatMul", b.node("Softmax", scores, axis=-1), v)
+    return b.node("Reshape", b.node("Transpose", y, perm=[0, 2, 1, 3]), b.const([1, 5, 12]))
+
+
+def placed_heads(b: Builder) -> str:
+    """A bias of each head for each place, beside a mask of places that is one for all of them."""
+    x, mask = b.input(1, 5, 12), b.node("Add", b.input(1, 1, 1, 5), b.weights(1, 1, 5, 5))
+    q, k, v = apart(b, x)
+    table = b.node("Add", b.weights(1, 4, 5, 5), mask)
+    return b.node("Add", x, dense(b, scored(b, b.node("Add", b.node("MatMul", q, k), table), v), 12, 12))
+
+
+def relative_heads(b: Builder) -> str:
+    """Keys of distances, constants of each head, of which each place picks its own; some rows are written anew."""
+    x = b.input(1, 5, 12)
+    q, k, v = apart(b, x)
+    far = b.node("MatMul", b.node("Squeeze", q, b.const([0])), b.weights(4, 3, 9))
+    places = np.broadcast_to(np.arange(5)[:, None] - np.arange(5) + 4, (4, 5, 5))
+    far = b.node("Unsqueeze", b.node("GatherElements", far, b.const(places), axis=2), b.const([0]))
+    rows = b.node("Transpose", far, perm=[2, 1, 0, 3])
+    first = b.node("Mul", b.node("Slice", rows, b.const([0]), b.const([2]), b.const([0])), b.const(np.float32(2)))
+    rows = b.node("ScatterND", rows, b.const([[4], [1]]), first)
+    far = b.node("Transpose", rows, perm=[2, 1, 0, 3])
+    return b.node("Add", x, dense(b, scored(b, b.node("Add", b.node("MatMul", q, k), far), v), 12, 12))
+
+
+def grouped_heads(b: Builder) -> str:
+    """Heads from a grouped convolution: the input stays, and so do the groups."""
+    x = b.input(1, 12, 5)
+    q, k, v = (b.node("Reshape", b.conv(x, 12, 12, (1,), group=3), b.const([1, 3, 4, 5])) for _ in range(3))
+    y = b.node("MatMul", b.node("Softmax", b.node("MatMul", b.node("Transpose", q, perm=[0, 1, 3, 2]), k), axis=-1),
+               b.node("Transpose", v, perm=[0, 1, 3, 2]))  # fmt: skip
+    y = b.node("Reshape", b.node("Transpose", y, perm=[0, 1, 3, 2]), b.const([1, 12, 5]))
+    return b.node("Add", x, b.conv(y, 12, 12, (1,)))
+
+
+def ranker(b: Builder) -> str:
+    """Products of what tables say with what a layer says."""
+    rows = b.node("ArgMax", b.input(1, 9), axis=1, keepdims=0)
+    parts = [b.node("Gather", b.weights(9, 6), rows, axis=0) for _ in range(2)]
+    parts.append(b.node("Gemm", b.input(1, 4), b.weights(6, 4), b.weights(6), transB=1))
+    stack = b.node("Concat", *(b.node("Unsqueeze", part, b.const([1])) for part in parts), axis=1)
+    y = b.node("MatMul", stack, b.node("Transpose", stack, perm=[0, 2, 1]))
+    return b.node("Gemm", b.node("Reshape", y, b.const([1, 9])), b.weights(2, 9), b.weights(2), transB=1)
+
+
 def class_token(b: Builder) -> str:
     """Patches and a token beside them; the first row is read."""
     y = b.node("Transpose", b.node("Reshape", b.conv(b.input(1, 3, 4, 4), 3, 8), b.const([1, 8, 16])), perm=[0, 2, 1])
@@ -188,10 +247,57 @@ def class_token(b: Builder) -> str:
     return dense(b, b.node("Gather", b.node("Relu", y), b.const(np.int64(0)), axis=1), 8, 4)
 
 
+def layer(b: Builder, op: str, x: str, ins: int, hidden: int, *states: str, **given: Any) -> list[str]:
+    """A recurrent layer: all that it gives."""
+    ways, rows = 2 if given.get("direction") == "bidirectional" else 1, GATES[op] * hidden
+    weights = [b.weights(ways, rows, ins), b.weights(ways, rows, hidden), b.uniform(-0.3, 0.3, ways, 2 * rows)]
+    return b.nodes(op, 3 if op == "LSTM" else 2, x, *weights, "", *states, hidden_size=hidden, **given)
+
+
+def in_order(b: Builder, op: str, x: str, ins: int, hidden: int, **given: Any) -> str:
+    """All steps of a recurrent layer, (steps, batch, features) as it was fed."""
+    y, ways = layer(b, op, x, ins, hidden, **given)[0], 2 if given.get("direction") == "bidirectional" else 1
+    return b.node("Reshape", b.node("Transpose", y, perm=[0, 2, 1, 3]), b.const([0, 0, ways * hidden]))
+
+
+def tagger(b: Builder) -> str:
+    """Features of a layer before, and a layer that reads every step."""
+    y = b.node("Relu", dense(b, b.input(6, 1, 5), 5, 8))
+    return dense(b, in_order(b, "LSTM", y, 8, 7), 7, 4)
+
+
+def both_ways(b: Builder) -> str:
+    y = in_order(b, "GRU", b.input(6, 1, 5), 5, 6, direction="bidirectional", linear_before_reset=1)
+    y = in_order(b, "LSTM", y, 12, 5, direction="bidirectional")
+    return dense(b, y, 10, 4)
+
+
+def reset_before(b: Builder) -> str:
+    return dense(b, in_order(b, "RNN", in_order(b, "GRU", b.input(6, 1, 5), 5, 6), 6, 8, direction="reverse"), 8, 4)
+
+
+def last_states(b: Builder) -> str:
+    """A classifier of a sequence, batch first, that reads the states at the end."""
+    _, hidden, memory = layer(b, "LSTM", b.input(1, 6, 5), 5, 8, layout=1)
+    y = b.node("Concat", b.node("Squeeze", hidden, b.const([1])), b.node("Squeeze", memory, b.const([1])), axis=1)
+    return b.node("Gemm", y, b.weights(4, 16), b.weights(4), transB=1)
+
+
+def decoder(b: Builder) -> str:
+    """A layer that starts where another ended, and one that starts from constants."""
+    x = b.input(6, 1, 5)
+    _, hidden, memory = layer(b, "LSTM", x, 5, 8)
+    y, *_ = layer(b, "LSTM", x, 5, 8, hidden, memory)
+    y = b.node("Squeeze", y, b.const([1]))
+    y, *_ = layer(b, "RNN", y, 8, 6, b.uniform(-0.9, 0.9, 1, 1, 6), activations=["Sigmoid"])
+    return dense(b, b.node("Squeeze", y, b.const([1])), 6, 4)
+
+
 CUT = [
     plain, residual, padded_shortcut, depthwise, grouped, many_groups, concat, split, halves, sliced, shuffle,
     flattened, squeeze_excite, spatial_gate, sloped, upsampled, blocks, normed_groups, shared_weights, perceptron,
-    fused_heads, one_head, class_token,
+    fused_heads, placed_heads, relative_heads, grouped_heads, one_head, ranker, class_token, tagger, both_ways,
+    reset_before, last_states, decoder,
 ]  # fmt: skip
 Net = Callable[[Builder], str]
 
@@ -216,24 +322,54 @@ def ran(model: ir.Model, sample: dict[str, Array]) -> Array:
     return reference.run(sample)[reference.outputs[0]]
 
 
+def cut_and_compared(channels: Channels, seed: int, samples: list[dict[str, Array]]) -> tuple[set[int], ir.Model]:
+    """What is removed, and the graph without it, which says what the whole says with those channels at zero."""
+    removed = drawn(channels, seed)
+    cut = without(channels, removed)
+    masked = Masked(channels)
+    masked.remove(removed)
+    for sample in samples:
+        with torch.no_grad():
+            wanted = masked(*(torch.from_numpy(value) for value in sample.values())).numpy()
+        np.testing.assert_allclose(ran(cut, sample), wanted, rtol=0, atol=2e-6 * max(1, float(np.abs(wanted).max())))
+    return removed, cut
+
+
 @pytest.mark.parametrize("net", CUT, ids=lambda net: net.__name__)
 def test_what_is_left_is_the_whole_with_those_channels_at_zero(net: Net) -> None:
     builder, channels = channels_of(net)
     assert channels.layers
     for seed in range(3):
-        removed = drawn(channels, seed)
-        cut = without(channels, removed)
-        masked = Masked(channels)
-        masked.remove(removed)
-        for sample in builder.samples(2):
-            with torch.no_grad():
-                wanted = masked(*(torch.from_numpy(value) for value in sample.values())).numpy()
-            np.testing.assert_allclose(
-                ran(cut, sample), wanted, rtol=0, atol=2e-6 * max(1, float(np.abs(wanted).max()))
-            )
+        removed, cut = cut_and_compared(channels, seed, builder.samples(2))
         assert [shape_of(v) for v in cut.graph.outputs] == [shape_of(v) for v in channels.graph.outputs]
         counted = sum(v.const_value.size for v in cut.graph.initializers.values() if v.dtype == ir.DataType.FLOAT)  # type: ignore[union-attr]
         assert counted == Cut(channels, removed).cost("parameters") < Cut(channels, ()).cost("parameters")
+
+
+@pytest.mark.parametrize(("net", "found"), [
+    (fused_heads, [(3, 12)]),  # queries, keys and values lie in one tensor
+    (placed_heads, [(3, 4), (3, 4)]),  # queries with keys, values
+    (grouped_heads, [(4, 3), (4, 3)]),
+])  # fmt: skip
+def test_the_same_channels_within_all_heads_may_go(net: Net, found: list[tuple[int, int]]) -> None:
+    builder = Builder()
+    channels = Channels(opened(builder.model(net(builder))), inner=True)
+    assert [(len(layer.classes), layer.width) for layer in channels.layers] == found
+    for seed in range(3):
+        cut_and_compared(channels, seed, builder.samples(2))
+
+
+@pytest.mark.parametrize(("name", "shape", "widths"), [
+    ("attentive", (1, 5, 12), [(4, 9), (4, 3)]),
+    ("tagger", (1, 6, 5), [(8, 1), (6, 1), (6, 1), (7, 1)]),
+])  # fmt: skip
+def test_what_torch_exports_is_followed(name: str, shape: tuple[int, ...], widths: list[tuple[int, int]]) -> None:
+    loaded = load_source(f"torch_nets:{name}", None, {"x": shape}, Path(__file__).parent)
+    channels = Channels(opened(loaded.model))
+    assert [(len(layer.classes), layer.width) for layer in channels.layers] == widths
+    draw = np.random.default_rng(0)
+    for seed in range(2):
+        cut_and_compared(channels, seed, [{"x": draw.normal(0, 1, shape).astype(np.float32)}])
 
 
 @pytest.mark.parametrize("net", CUT, ids=lambda net: net.__name__)
@@ -268,8 +404,15 @@ def test_layers_are_as_fine_as_the_graph_allows() -> None:
     assert sizes(flattened) == [(6, 1), (10, 1)]
     assert sizes(perceptron) == [(16, 1)]  # what LayerNormalization reads stays
     assert sizes(fused_heads) == [(4, 9)]  # whole heads of queries, keys and values
+    assert sizes(placed_heads) == sizes(relative_heads) == [(4, 3)]
+    assert sizes(grouped_heads) == [(4, 3), (4, 3)]  # groups stay with the input, so the same channels of all heads
+    assert sizes(ranker) == [(6, 1)]
     assert sizes(one_head) == [(8, 1), (8, 1)]  # queries with keys, values
     assert sizes(shared_weights) == [(8, 1)]
+    assert sizes(tagger) == [(8, 1), (7, 1)]
+    assert sizes(both_ways) == [(6, 1), (5, 1)]  # both directions lie in one tensor
+    assert sizes(last_states) == [(8, 1)]
+    assert sizes(decoder) == [(8, 1), (6, 1)]  # the states of one layer are those of the next
 
 
 def test_groups_and_heads_are_counted_anew() -> None:
@@ -346,3 +489,19 @@ def test_equal_biases_do_not_tie_layers_together() -> None:
     y = b.node("Conv", b.input(1, 3, 8, 8), b.weights(8, 3, 1, 1), bias)
     y = b.node("Relu", b.node("Conv", b.node("Relu", y), b.weights(8, 8, 1, 1), bias))
     assert len(Channels(opened(b.model(b.conv(y, 8, 1)))).layers) == 2
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "taylor"])
+def test_a_hidden_unit_matters_by_what_makes_it_in_all_gates(criterion: Criterion) -> None:
+    builder = Builder()
+    graph = opened(builder.model(last_states(builder)))
+    node = next(node for node in graph.graph if node.op_type == "LSTM")
+    for value in node.inputs[1:4]:
+        array = np.array(constant(value))
+        array.reshape(-1, 8, *array.shape[2:])[:, 3] = 0  # rows lie gate by gate
+        value.const_value = ir.tensor(array, name=value.name)  # type: ignore[union-attr]
+    channels = Channels(graph)
+    samples = [Sample(values, i % 4) for i, values in enumerate(builder.samples(16))]
+    (layer,) = channels.layers
+    scores = importance(channels, criterion, samples, 0)[list(layer.classes)]
+    assert scores[3] == 0 and (np.delete(scores, 3) > 0).all()

@@ -8,12 +8,14 @@ import pytest
 from compressible import compressed, network, samples
 from small_graphs import Builder, floating, quantized
 
+from edgekit.compress import cp
 from edgekit.compress.layers import layers_of, macs_of, macs_of_node
 from edgekit.compress.low_rank import FORMS, Candidate, form_of, replace
 from edgekit.compress.module import to_torch
 from edgekit.compress.ranks import by_energy, by_vbmf
 from edgekit.errors import ConfigError
 from edgekit.frontends.onnx import infer_shapes
+from edgekit.graph import attributes
 from edgekit.passes import opened
 from edgekit.passes.constants import remove_unused
 from edgekit.reference import Reference
@@ -50,6 +52,29 @@ WHOLE = {
 }
 
 
+def of_terms(kernel: tuple[int, int], terms: int, noise: float = 0.0) -> np.ndarray:
+    """A weight (10, 6, rows, columns) that is a sum of so many products of one vector an axis, and noise."""
+    rng = np.random.default_rng(4)
+    vectors = [rng.normal(size=(size, terms)) for size in (10, 6, *kernel)]
+    found = np.einsum("or,ir,hr,wr->oihw", *vectors)
+    return (found + noise * rng.normal(size=found.shape)).astype(np.float32)
+
+
+def convolution_of(weight: np.ndarray, **attributes: object) -> ir.Model:
+    b = Builder(1)
+    return opened(b.model(b.node("Conv", b.input(1, 6, 9, 8), b.const(weight), b.uniform(-0.2, 0.2, 10), **attributes)))
+
+
+OF_TERMS = {
+    "one": convolution_of(of_terms((3, 3), 1), pads=[1, 1, 1, 1]),
+    "four": convolution_of(of_terms((3, 5), 4), pads=[1, 2, 1, 2]),
+    "strided and padded unevenly": convolution_of(
+        of_terms((3, 3), 4), pads=[0, 1, 2, 1], strides=[2, 1], dilations=[1, 2]
+    ),
+    "more terms than channels": convolution_of(of_terms((3, 3), 8), auto_pad="SAME_LOWER", strides=[2, 2]),
+}
+
+
 def kind_of(name: str) -> str:
     return name.replace(",", " ").split()[0]
 
@@ -79,6 +104,46 @@ def test_at_full_rank_it_is_the_same_function(name: str) -> None:
     found, _ = replaced(graph, kind_of(name))
     assert outputs(found) == pytest.approx(outputs(graph), abs=2e-5)
     assert [value.name for value in found.graph.outputs] == [value.name for value in graph.graph.outputs]
+
+
+@pytest.mark.parametrize("name", OF_TERMS)
+def test_cp_meets_a_weight_of_its_rank_exactly(name: str) -> None:
+    graph = OF_TERMS[name]
+    (layer,) = layers_of(graph)
+    assert form_of(layer, "cp") == "cp"
+    ranks = Candidate.of(layer, "cp").ranks(1 - 1e-9)
+    assert ranks == ({"one": 1, "more terms than channels": 8}.get(name, 4),)
+    found, candidate = replaced(graph, "cp", ranks)
+    assert [int(attributes(node).get("group", 1)) for node in found.graph] == [1, ranks[0], ranks[0], 1]
+    assert outputs(found) == pytest.approx(outputs(graph), abs=1e-4)
+    assert FORMS["cp"].cost(candidate.layer, ranks) == macs_of(found)
+
+
+def error_and_size(weight: np.ndarray, rank: int) -> tuple[float, float]:
+    """What a CP decomposition misses, and how large its terms are together, as shares of the weight."""
+    factors, energy = cp.decompose(weight, rank), (weight**2).sum()
+    lengths = np.stack([np.linalg.norm(factor, axis=0) for factor in factors])
+    assert lengths == pytest.approx(np.broadcast_to(lengths[0], lengths.shape), rel=1e-6)
+    gap = weight - np.einsum("or,ir,hr,wr->oihw", *factors)
+    return (gap**2).sum() / energy, (lengths.prod(axis=0) ** 2).sum() / energy
+
+
+def test_the_penalty_keeps_terms_of_cp_small_and_hardly_costs_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = np.random.default_rng(2).normal(size=(16, 16, 3, 3))
+    found = [error_and_size(weight, rank) for rank in (8, 16, 32)]
+    assert found == [error_and_size(weight, rank) for rank in (8, 16, 32)]
+    assert found[0][0] > found[1][0] > found[2][0]
+    monkeypatch.setattr(cp, "PENALTY", 0.0)
+    without = [error_and_size(weight, rank) for rank in (8, 16, 32)]
+    assert all(one[0] < 1.05 * other[0] for one, other in zip(found, without, strict=True))
+    assert found[2][1] < 0.5 * without[2][1]
+    assert not any(factor.any() for factor in cp.decompose(np.zeros((4, 4, 3, 3)), 2))
+
+
+def test_cp_finds_the_terms_under_noise() -> None:
+    clean, noisy = of_terms((3, 3), 4), of_terms((3, 3), 4, noise=0.05)
+    found = np.einsum("or,ir,hr,wr->oihw", *cp.decompose(noisy.astype(np.float64), 4))
+    assert np.linalg.norm(found - clean) < 0.5 * np.linalg.norm(noisy - clean)
 
 
 RANKS = {"tucker": (4, 3), "spatial": (5,), "separable": (1,), "matrix": (3,)}
@@ -128,7 +193,7 @@ def test_energy_is_the_share_of_the_squares() -> None:
     assert by_energy(np.zeros(3), 0.5) == 1
 
 
-@pytest.mark.parametrize("kind", ["tucker", "spatial", "separable"])
+@pytest.mark.parametrize("kind", ["tucker", "spatial", "cp", "separable"])
 @pytest.mark.parametrize("share", [0.4, 0.7])
 def test_a_budget_is_kept_and_used(kind: str, share: float) -> None:
     graph = network()
@@ -165,7 +230,7 @@ def test_grouped_convolutions_have_no_form(attributes: dict[str, int]) -> None:
     b = Builder(1)
     graph = opened(b.model(b.conv(b.input(1, 6, 8, 8), 6, 6, (3, 3), **attributes)))
     (layer,) = layers_of(graph)
-    assert [form_of(layer, kind) for kind in ("tucker", "spatial", "separable")] == [None] * 3
+    assert [form_of(layer, kind) for kind in ("tucker", "spatial", "cp", "separable")] == [None] * 4
 
 
 def test_a_shared_weight_and_a_transposed_input_have_no_form() -> None:
@@ -176,7 +241,7 @@ def test_a_shared_weight_and_a_transposed_input_have_no_form() -> None:
     assert [form_of(layer, "tucker") for layer in layers_of(graph)] == [None, None]
 
 
-@pytest.mark.parametrize("kind", ["tucker", "spatial", "separable"])
+@pytest.mark.parametrize("kind", ["tucker", "spatial", "cp", "separable"])
 def test_it_is_trained_and_both_artifacts_take_it_in_float_and_int8(kind: str) -> None:
     graph = network()
     still = compressed(graph, method="low-rank", kind=kind, macs=0.5, epochs=0)
@@ -197,7 +262,7 @@ def test_it_is_trained_and_both_artifacts_take_it_in_float_and_int8(kind: str) -
         ({"energy": 0.0}, "energy: 0 was given, a share above 0 and up to 1"),
         ({"macs": 1.5}, "macs: 1.5 was given, a share above 0 and up to 1"),
         ({"macs": 0.001}, "with ranks of 1 the network still needs 0.0"),
-        ({"kind": "cp"}, "is not one of tucker, spatial, separable"),
+        ({"kind": "svd"}, "is not one of tucker, spatial, cp, separable"),
     ],
 )
 def test_settings_that_say_nothing_sound_are_refused(written: dict[str, object], said: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import compressible
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -19,7 +20,8 @@ import torch
 from small_graphs import Builder
 from torch.utils.data import DataLoader, TensorDataset
 
-from edgekit.compress import engine
+from edgekit.compress import engine, training
+from edgekit.compress.distill import Distill, Distillation
 from edgekit.compress.loss import classifier_input, scores_of
 from edgekit.compress.module import GraphModule, arrays_of, from_torch, to_torch
 from edgekit.compress.steps import METHODS, Context, FineTune, read_step
@@ -75,15 +77,17 @@ import torch
 torch.set_num_threads(1)
 import test_compress_training as t
 
-saves = 0
+saves, parent = 0, os.getpid()
 save = torch.save
 def deadly(*given):
     global saves
     saves += 1
     if saves == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(parent, signal.SIGKILL)
+        signal.pause()
     save(*given)
 torch.save = deadly
+t.on(int(sys.argv[2]))
 t.after(t.LONG, resume=Path(sys.argv[1]))
 """
 LONG = Training(
@@ -91,10 +95,21 @@ LONG = Training(
 )
 
 
-def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+def on(processes: int, patch: Any = setattr) -> None:
+    """Train in so many processes from now on."""
+    if processes > 1:
+        pytest.importorskip("lightning_fabric")
+        patch(training, "engine", lambda mixed, fabric: engine.FabricEngine(mixed, processes))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_goes_on_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    on(processes, monkeypatch.setattr)
     checkpoint, here = tmp_path / "training.pt", Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent)])
-    command = [sys.executable, "-c", KILLED, str(checkpoint)]
+    command = [sys.executable, "-c", KILLED, str(checkpoint), str(processes)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, cwd=here.parent, check=False)
     assert done.returncode == -signal.SIGKILL
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 2
@@ -243,13 +258,87 @@ def test_several_gpus_need_lightning_fabric(monkeypatch: pytest.MonkeyPatch) -> 
         after(replace(STEADY, fabric=True))
 
 
-def test_two_processes_train_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("lightning_fabric")
-    graph = network(norm=False)
-    alone, wanted = after(STEADY, graph=graph)
-    monkeypatch.setattr("edgekit.compress.training.engine", lambda mixed, fabric: engine.FabricEngine(mixed, devices=2))
-    both, history = after(STEADY, graph=graph)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"clip": 0.1, "l1": 1e-3},
+        {"batch": 17, "ema": 0.9, "validation": 0.25, "patience": 1},
+        {"batch": 5, "accumulate": 3},
+        {"batch": 1, "epochs": 1},
+    ],
+)
+def test_two_processes_train_as_one(monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]) -> None:
+    graph, settings = network(norm=False), replace(STEADY, **how)
+    alone, wanted = after(settings, graph=graph)
+    on(2, monkeypatch.setattr)
+    both, history = after(settings, graph=graph)
     assert apart(arrays_of(alone), arrays_of(both)) < 1e-5 and history.steps == wanted.steps
+    assert history.losses == pytest.approx(wanted.losses, rel=1e-5)
+    assert history.validation == pytest.approx(wanted.validation, rel=1e-5)
+
+
+def test_one_process_of_lightning_fabric_trains_as_without_it() -> None:
+    alone, _ = after(STEADY)
+    pytest.importorskip("lightning_fabric")
+    same, _ = after(replace(STEADY, fabric=True))
+    assert apart(arrays_of(alone), arrays_of(same)) == 0.0
+
+
+def test_two_processes_distil_with_projections_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, checkpoint = network(norm=False), tmp_path / "training.pt"
+    settings = Distill(features=(str(next(iter(graph.graph)).outputs[0].name),), training=STEADY)
+
+    def distilled(**more: Any) -> dict[str, Any]:
+        return arrays_of(after(STEADY, graph=graph, loss=Distillation(settings, network(norm=False), graph), **more)[0])
+
+    alone = distilled()
+    on(2, monkeypatch.setattr)
+    assert apart(alone, distilled(resume=checkpoint)) < 1e-5
+    assert set(torch.load(checkpoint, weights_only=True)["learned"]) == {"0.weight"}
+    assert apart(alone, distilled(resume=checkpoint)) < 1e-5
+
+
+def test_two_processes_leave_alone_what_the_loss_does_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    b = Builder(1)
+    h = b.node("Flatten", b.node("GlobalAveragePool", b.conv(b.input(1, 2, 6, 6), 2, 6, (3, 3))))
+    ends = [b.node("Gemm", h, b.weights(count, 6), transB=1) for count in (3, 4)]
+    graph = opened(b.model(*ends))
+    alone, _ = after(STEADY, graph=graph)
+    on(2, monkeypatch.setattr)
+    both, _ = after(STEADY, graph=graph)
+    assert apart(arrays_of(alone), arrays_of(both)) < 1e-5
+    assert np.array_equal(arrays_of(both)["c3"], arrays_of(to_torch(graph))["c3"])
+
+
+def test_two_processes_prune_while_they_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(2, monkeypatch.setattr)
+    found = compressible.compressed(compressible.network(), method="prune", sparsity=0.7, regrow=True, epochs=2)
+    assert found.facts["sparsity"] == pytest.approx(0.7, abs=0.01)
+
+
+def test_two_processes_after_threads_have_been_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GNU OpenMP hangs in a fork that works with several threads where its parent has."""
+
+    def threads(module: GraphModule) -> None:
+        torch.ones(1_000_000).add_(1)
+
+    torch.set_num_threads(2)
+    threads(to_torch(network()))
+    on(2, monkeypatch.setattr)
+    assert after(STEADY, after_step=threads)[1].steps == 12
+
+
+def test_what_a_process_refuses_is_said_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(2, monkeypatch.setattr)
+    with pytest.raises(DataError, match="training data: has no labels"):
+        after(STEADY, [Sample(sample.inputs) for sample in samples()])
+
+
+def test_processes_cannot_follow_a_step_that_used_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    on(2, monkeypatch.setattr)
+    with pytest.raises(ConfigError, match="fabric: an earlier step has used a GPU in this process; set fabric in ever"):
+        after(STEADY)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "nesterov", "adam", "adamw", "rmsprop"])

@@ -37,7 +37,10 @@ NEVER = {
     "edgekit/audit/": ("edgekit.quant", "edgekit.frontends", "edgekit.build"),
 }
 # Where signatures are the ONNX schema's.
-SCHEMAS = ("edgekit/ops/", *(f"edgekit/compress/{name}.py" for name in ("functions", "moves", "windows")))
+SCHEMAS = (
+    "edgekit/ops/",
+    *(f"edgekit/compress/{name}.py" for name in ("functions", "indexing", "moves", "recurrent", "windows")),
+)
 STANDS_ALONE = ("edgekit/agent.py", "edgekit/errors.py")
 
 

@@ -91,6 +91,7 @@ def test_a_projects_own_profile_is_found_first(tmp_path: Path) -> None:
             "activations: uint8 was given; the LiteRT 8-bit specification knows int8 only",
         ),
         (GOOD + "precisions = []", "precisions: an empty list was given"),
+        (GOOD + 'sparse = true\nops = ["CONV_2D"]', "sparse: true was given, but ops have no DENSIFY"),
         (GOOD + 'per_channel_fully_connected = "yes"', "'yes' was given, true or false is needed"),
         ("x =", "board.toml: not valid TOML"),
     ],

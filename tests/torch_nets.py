@@ -146,3 +146,43 @@ class Attention(nn.Module):
 
 def attention():
     return Attention(), (torch.randn(1, 5, 16),)
+
+
+class Attentive(nn.Module):
+    """Attention in both of the forms that torch exports: queries, keys and values of one matrix, and of three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused = nn.MultiheadAttention(12, 4, batch_first=True)
+        self.q, self.k, self.v, self.out = (nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.fused(x, x, x, need_weights=False)[0]
+        q, k, v = (part(x).unflatten(-1, (4, 3)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        found = nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + self.out(found.transpose(1, 2).flatten(2))
+
+
+def attentive():
+    torch.manual_seed(0)
+    return Attentive()
+
+
+class Tagger(nn.Module):
+    """A sequence both ways, batch first, as torch has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 8)
+        self.lstm = nn.LSTM(8, 6, 2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(12, 7, batch_first=True)
+        self.fc = nn.Linear(7, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.gru(self.lstm(torch.relu(self.embed(x)))[0])
+        return self.fc(y)
+
+
+def tagger():
+    torch.manual_seed(0)
+    return Tagger()

@@ -183,6 +183,8 @@ def _dtype(tensor: Tensor) -> str:
 
 def _size(tensor: Tensor) -> int:
     """Bytes of a constant. One without data is of a dtype that numpy lacks, or a state that starts as zeros."""
+    if tensor.sparsity is not None:
+        return tensor.sparsity.nbytes
     if tensor.data is not None:
         return int(tensor.data.nbytes)
     return prod(tensor.shape) * SUB_BYTE[tensor.dtype][1] // 8 if tensor.dtype in SUB_BYTE else 0

@@ -11,7 +11,7 @@ from onnx_ir import convenience
 from edgekit.audit.macs import ONNX, count
 from edgekit.compress.channels import Channels, pads_of, slices_of
 from edgekit.frontends.onnx import infer_shapes
-from edgekit.graph import Array, attributes, constant, shape_of
+from edgekit.graph import GATES, Array, attributes, constant, shape_of
 from edgekit.passes.rewrite import add_constant, make_private
 
 
@@ -112,6 +112,10 @@ def _group_norm(graph: ir.Graph, node: ir.Node, old: ir.Node, cut: Cut) -> None:
     _set(node, {"num_groups": groups * cut.shape(source)[1] // shape_of(source)[1]})  # type: ignore[arg-type]
 
 
+def _recurrent(graph: ir.Graph, node: ir.Node, old: ir.Node, cut: Cut) -> None:
+    _set(node, {"hidden_size": cut.shape(old.inputs[2])[2]})
+
+
 def _shape(graph: ir.Graph, node: ir.Node, old: ir.Node, cut: Cut) -> None:
     """The new length, where the shape says it (not -1, 0 or 1)."""
     found, told = cut.kept(old.outputs[0]), constant(old.inputs[1])
@@ -187,6 +191,7 @@ MENDED: dict[str, Mend] = {
     "Conv": _conv,
     "ConvTranspose": _conv,
     "GroupNormalization": _group_norm,
+    **dict.fromkeys(GATES, _recurrent),
     "Reshape": _shape,
     "Expand": _shape,
     "Split": _split,

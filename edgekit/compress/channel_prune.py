@@ -30,7 +30,7 @@ from edgekit.compress.module import GraphModule, from_torch, to_torch
 from edgekit.compress.steps import Context, Outcome, method, trained
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError, ModelError
-from edgekit.graph import Array
+from edgekit.graph import GATES, Array
 from edgekit.samples import Sample
 
 COSTS = ("macs", "parameters", "bytes")
@@ -249,6 +249,7 @@ class Masked(GraphModule):
 
     def __init__(self, channels: Channels) -> None:
         self._channels, self._masks = channels, dict[str, torch.Tensor]()
+        self._states = {str(n.inputs[2].name) for n in channels.graph if n.op_type in GATES and n.inputs[2] is not None}
         super().__init__(channels.model)
         self.eval()
 
@@ -258,7 +259,15 @@ class Masked(GraphModule):
         gone[list(classes)] = True
         assert not gone[PINNED]
         found = {name: gone[self._channels.classes.of(numbers)] for name, numbers in self._channels.numbers.items()}
+        found |= {
+            name: gone[self._channels.constants[name][2]] for name in self._states & set(self._channels.constants)
+        }
         self._masks = {name: torch.from_numpy(mask) for name, mask in found.items() if mask.any()}
+
+    def constants(self) -> dict[str, torch.Tensor]:
+        """What the ops read, without what reads a state that is zero: it lies within a recurrent layer."""
+        found = super().constants()
+        return found | {name: self.seen(name, found[name]) for name in self._states}
 
     def outputs(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """All outputs of a batch, side by side."""

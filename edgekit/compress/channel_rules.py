@@ -7,21 +7,28 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.classes import MOVES, PINNED
+from edgekit.classes import MOVES, PINNED, compact
 from edgekit.compress.channels import Channels, pads_of, reduced_axes, slices_of
-from edgekit.graph import Array, attributes, constant, shape_of
+from edgekit.graph import GATES, Array, attributes, constant, shape_of
 
 Found = Sequence[Array] | None
 Rule = Callable[[Channels, ir.Node, list[ir.Value]], Found]
 
 
 def _elementwise(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
-    """What lies at one place goes together; a side that is broadcast along the other's channels stands apart."""
+    """What lies at one place goes together; a side that is broadcast along the other's channels stands apart.
+
+    An axis of matrices that constants alone have is free, where nothing else is: a bias of each head, a mask for all.
+    """
     out = node.outputs[0]
     rank = len(shape_of(out))
     sides = [
         (_lifted(channels.numbers[str(v.name)], rank), (1,) * (rank - len(shape_of(v))) + shape_of(v)) for v in read
     ]
+    wide = [axis for axis, size in enumerate(shape_of(out)) if size > max(shape[axis] for _, shape in sides)]
+    if len(wide) == 1 and wide[0] < rank - 2 and all(numbers.size == 1 for numbers, _ in sides):
+        channels.link(node, out)
+        return [_on_axis(channels.classes.new(shape_of(out)[wide[0]]), wide[0], rank)]
     base, apart = max((numbers for numbers, _ in sides), key=lambda numbers: numbers.size), []
     for numbers, shape in sides:
         if any(n > 1 == s for n, s in zip(base.shape, shape, strict=True)):
@@ -155,17 +162,21 @@ def _matmul(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
 
 def _product(channels: Channels, node: ir.Node, rank: int) -> Found:
     """Where matrices of a batch have different numbers (heads), each goes whole; else columns with rows."""
-    channels.whole([v for v in node.inputs if constant(v) is not None])
     sides = []
     for value in node.inputs:
-        name, shape = str(value.name), shape_of(value)  # type: ignore[union-attr,arg-type]
-        numbers = channels.numbers.get(name, np.full((1,) * len(shape), PINNED))
+        assert value is not None
+        shape = shape_of(value)
+        numbers = compact(channels.of(value)) if str(value.name) in channels.numbers else _matrices(channels, value)
+        if min(numbers.shape[-2:]) > 1:
+            numbers = compact(channels.classes.of(channels.squared(numbers)))
         sides.append((_lifted(numbers, rank), (1,) * (rank - len(shape)) + shape))
+    if channels.inner:
+        sides = [(_one_matrix(channels, numbers), shape) for numbers, shape in sides]
     (left, _), (right, _) = sides
     heads = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     if np.prod(heads) == 1:
         rows, columns = left[..., :, :1], right[..., :1, :]
-        if min(left.shape[-2:]) > 1 or min(right.shape[-2:]) > 1 or (rows.size > 1 and columns.size > 1):
+        if rows.size > 1 and columns.size > 1:
             return None
         if left.shape[-1] > 1 or right.shape[-2] > 1:
             channels.classes.join(left[..., 0, :].reshape(-1), right[..., :, 0].reshape(-1))
@@ -180,6 +191,44 @@ def _product(channels: Channels, node: ir.Node, rank: int) -> Found:
         whole.append(first[..., :1, :1])
     channels.classes.join(whole[0], whole[-1])
     return [whole[0]]
+
+
+def _matrices(channels: Channels, value: ir.Value) -> Array:
+    """A constant side of a product: each of its matrices goes or stays."""
+    lead = shape_of(value)[:-2]
+    if np.prod(lead) == 1 or channels.inner:
+        channels.whole([value])
+        return np.full((1,) * len(shape_of(value)), PINNED)
+    channels.numbers[str(value.name)] = numbers = channels.classes.new(int(np.prod(lead))).reshape(*lead, 1, 1)
+    return numbers
+
+
+def _one_matrix(channels: Channels, numbers: Array) -> Array:
+    """The numbers of one matrix, with which those of the others go."""
+    first = numbers[tuple(slice(0, 1) for _ in numbers.shape[:-2])]
+    channels.classes.join(first, numbers)
+    return first
+
+
+def _recurrent(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
+    """A hidden unit: its rows of every gate, its column of R, its place in the states and results.
+
+    The node is in the form that ``passes.recurrent`` leaves.
+    """
+    source, weight, again, bias = node.inputs[:4]
+    gates, ends = GATES[node.op_type], [len(shape_of(value)) - 1 for value in node.outputs]
+    assert source is not None and again is not None
+    units = channels.classes.new(shape_of(again)[2])
+    if source in read:
+        channels.cut(weight, 2, channels.along(source, 2))
+    for value, axis, count in ((weight, 1, gates), (again, 1, gates), (again, 2, 1), (bias, 1, 2 * gates)):
+        channels.cut(value, axis, np.tile(units, count))
+    for state in node.inputs[5:]:
+        if state in read:
+            channels.classes.join(units, channels.along(state, 2))
+        else:
+            channels.cut(state, 2, units)
+    return [_on_axis(units, axis, axis + 1) for axis in ends]
 
 
 def _concat(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
@@ -215,11 +264,46 @@ def _slice(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
 
 
 def _gather(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
+    table = constant(node.inputs[0])
+    if table is not None:
+        return _embedding(channels, node) if table.ndim == 2 and not attributes(node).get("axis") else None
     numbers, index = channels.numbers[str(read[0].name)], constant(node.inputs[1])
     axis = int(attributes(node).get("axis", 0)) % numbers.ndim
     if index is None or read[0] is not node.inputs[0] or (numbers.shape[axis] > 1 and index.ndim > 1):
         return None
     return [numbers.take(index if numbers.shape[axis] > 1 else np.zeros(index.shape, int), axis)]
+
+
+def _gather_elements(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
+    """Places along one axis, which channels of another pass; the constant that says them goes with those."""
+    numbers, index = channels.numbers[str(read[0].name)], constant(node.inputs[1])
+    if index is None or read[0] is not node.inputs[0] or numbers.shape[int(attributes(node).get("axis", 0))] > 1:
+        return None
+    channels.link(node, node.outputs[0])
+    return [numbers[tuple(map(slice, index.shape))]]
+
+
+def _scatter(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
+    """Rows that take the place of others, with the same channels."""
+    data, index, updates = node.inputs
+    if constant(index) is None or data not in read or updates not in read:
+        return None
+    rows = shape_of(index)  # type: ignore[arg-type]
+    ours, theirs = channels.numbers[str(data.name)], channels.numbers[str(updates.name)]
+    lead, ahead = rows[-1], len(rows) - 1
+    if max(ours.shape[:lead]) > 1 or max(theirs.shape[:ahead], default=1) > 1:
+        return None
+    theirs = theirs.reshape(ours.shape[:lead] + theirs.shape[ahead:])
+    channels.classes.join(ours, theirs)
+    return [np.broadcast_arrays(ours, theirs)[0]]
+
+
+def _embedding(channels: Channels, node: ir.Node) -> Found:
+    """Rows of a table, whose columns are channels."""
+    rank = len(shape_of(node.outputs[0]))
+    columns = channels.classes.new(shape_of(node.outputs[0])[-1])
+    channels.cut(node.inputs[0], 1, columns)
+    return [_on_axis(columns, rank - 1, rank)]
 
 
 def _pad(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
@@ -272,9 +356,11 @@ def _move(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Found:
 
 
 ELEMENTWISE = (
-    "Abs", "Add", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
-    "HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal",
-    "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "Where",
+    "Abs", "Add", "And", "Asinh", "Atan", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Div", "Elu", "Equal", "Erf",
+    "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN",
+    "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow",
+    "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt",
+    "Sub", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
 )  # fmt: skip
 RULES: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
@@ -284,6 +370,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceSumSquare"), _reduce),
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize"), _spatial),
     **dict.fromkeys(("Conv", "ConvTranspose"), _conv),
+    **dict.fromkeys(GATES, _recurrent),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _blocks),
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
@@ -292,6 +379,8 @@ RULES: dict[str, Rule] = {
     "Concat": _concat,
     "Slice": _slice,
     "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "ScatterND": _scatter,
     "Pad": _pad,
     "Expand": _expand,
     "Tile": _tile,

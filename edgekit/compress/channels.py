@@ -17,10 +17,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.classes import PINNED, Numbering, compact
-from edgekit.graph import Array, attributes, constant, is_float, shape_of
+from edgekit.graph import GATES, Array, attributes, constant, is_float, shape_of
 from edgekit.passes.rewrite import make_private
 
-PRODUCERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+PRODUCERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *GATES)
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,16 @@ class _Cuts:
 
 
 class Channels(Numbering):
-    """The channels of an opened model (a copy of it, ``model``) as classes; the pinned ones stay."""
+    """The channels of an opened model (a copy of it, ``model``) as classes; the pinned ones stay.
 
-    def __init__(self, model: ir.Model) -> None:
+    Of attention, whole heads may go; with ``inner`` the same channels within all heads.
+    """
+
+    def __init__(self, model: ir.Model, inner: bool = False) -> None:
         from edgekit.compress.channel_rules import RULES
 
         super().__init__()
+        self.inner = inner
         self.model = model.clone()
         self.graph = self.model.graph
         self.cuts = _Cuts()
@@ -98,13 +102,13 @@ class Channels(Numbering):
         count = -1
         while count != (count := len(np.unique(self.classes.of(np.arange(len(self.classes)))))):
             for name, numbers in self.numbers.items():
-                self.numbers[name] = numbers = self._squared(compact(self.classes.of(numbers)))
+                self.numbers[name] = numbers = self.squared(compact(self.classes.of(numbers)))
             for axes in self._constant_axes().values():
                 for first, *rest in axes.values():
                     for other in rest:
                         self.classes.join(first, other)
 
-    def _squared(self, numbers: Array) -> Array:
+    def squared(self, numbers: Array) -> Array:
         """Join slices along the axis that has most different ones; what is one class in all stays."""
         varies = [axis for axis, size in enumerate(numbers.shape) if size > 1]
         if not varies:
@@ -162,7 +166,7 @@ class Channels(Numbering):
         """The class of each output channel that a node with weights makes; None of other nodes."""
         if node.op_type not in PRODUCERS or constant(node.inputs[1]) is None:
             return None
-        axis = len(shape_of(node.outputs[0])) - 1 if node.op_type == "MatMul" else 1
+        axis = len(shape_of(node.outputs[0])) - 1 if node.op_type in ("MatMul", *GATES) else 1
         found = self.axis_of(node.outputs[0])
         return found[1] if found is not None and found[0] == axis else None
 

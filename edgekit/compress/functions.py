@@ -33,16 +33,18 @@ def op(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 # Ops whose torch function takes the same inputs in the same order and no attributes.
 PLAIN: dict[str, Callable[..., Any]] = {
-    "Abs": torch.abs, "Add": torch.add, "And": torch.logical_and, "Ceil": torch.ceil, "Cos": torch.cos,
-    "Div": torch.div, "Equal": torch.eq, "Erf": torch.erf, "Exp": torch.exp, "Floor": torch.floor,
-    "Greater": torch.gt, "GreaterOrEqual": torch.ge, "HardSwish": F.hardswish, "Identity": lambda x: x,
-    "Less": torch.lt, "LessOrEqual": torch.le, "Log": torch.log, "MatMul": torch.matmul, "Mish": F.mish,
-    "Max": lambda *x: reduce(torch.maximum, x), "Min": lambda *x: reduce(torch.minimum, x),
-    "Mul": torch.mul, "Neg": torch.neg, "Not": torch.logical_not, "Or": torch.logical_or, "Pow": torch.pow,
-    "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x), "Reciprocal": torch.reciprocal, "Relu": F.relu,
-    "Round": torch.round, "Sigmoid": torch.sigmoid, "Sign": torch.sign, "Sin": torch.sin, "Softplus": F.softplus,
-    "Softsign": F.softsign, "Sqrt": torch.sqrt, "Sub": torch.sub, "Tanh": torch.tanh,
-    "Where": lambda condition, x, y: torch.where(condition.bool(), x, y), "Xor": torch.logical_xor,
+    "Abs": torch.abs, "Acos": torch.acos, "Acosh": torch.acosh, "Add": torch.add, "And": torch.logical_and,
+    "Asin": torch.asin, "Asinh": torch.asinh, "Atan": torch.atan, "Atanh": torch.atanh, "Ceil": torch.ceil,
+    "Cos": torch.cos, "Cosh": torch.cosh, "Div": torch.div, "Equal": torch.eq, "Erf": torch.erf, "Exp": torch.exp,
+    "Floor": torch.floor, "Greater": torch.gt, "GreaterOrEqual": torch.ge, "HardSwish": F.hardswish,
+    "Identity": lambda x: x, "IsNaN": torch.isnan, "Less": torch.lt, "LessOrEqual": torch.le, "Log": torch.log,
+    "MatMul": torch.matmul, "Max": lambda *x: reduce(torch.maximum, x), "Min": lambda *x: reduce(torch.minimum, x),
+    "Mish": F.mish, "Mul": torch.mul, "Neg": torch.neg, "Not": torch.logical_not, "Or": torch.logical_or,
+    "Pow": torch.pow, "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x), "Reciprocal": torch.reciprocal,
+    "Relu": F.relu, "Round": torch.round, "Sigmoid": torch.sigmoid, "Sign": torch.sign, "Sin": torch.sin,
+    "Sinh": torch.sinh, "Softplus": F.softplus, "Softsign": F.softsign, "Sqrt": torch.sqrt, "Sub": torch.sub,
+    "Tan": torch.tan, "Tanh": torch.tanh, "Where": lambda condition, x, y: torch.where(condition.bool(), x, y),
+    "Xor": torch.logical_xor,
 }  # fmt: skip
 FUNCTIONS.update(PLAIN)
 
@@ -82,6 +84,30 @@ def leaky_relu(X: Tensor, *, alpha: float = 0.01) -> Tensor:
 def elu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
     """x, or alpha (e^x - 1) below zero."""
     return F.elu(X, alpha)
+
+
+@op("Celu")
+def celu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """x, or alpha (e^(x / alpha) - 1) below zero."""
+    return F.celu(X, alpha)
+
+
+@op("Selu")
+def selu(X: Tensor, *, alpha: float = 1.6732632, gamma: float = 1.0507010) -> Tensor:
+    """gamma x, or gamma alpha (e^x - 1) below zero."""
+    return gamma * F.elu(X, alpha)
+
+
+@op("ThresholdedRelu")
+def thresholded_relu(X: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """x above alpha, else zero."""
+    return torch.where(alpha < X, X, 0.0)
+
+
+@op("Shrink")
+def shrink(input: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
+    """Nearer to zero by the bias, and zero within lambd of it."""
+    return torch.where(input > lambd, input - bias, torch.where(input < -lambd, input + bias, 0.0))
 
 
 @op("HardSigmoid")
@@ -167,6 +193,19 @@ def dropout(
     return F.dropout(data, 0.5 if ratio is None else float(ratio), on)
 
 
+@op("MeanVarianceNormalization")
+def mean_variance_normalization(X: Tensor, *, axes: Ints = (0, 2, 3)) -> Tensor:
+    """Less its mean, over its deviation."""
+    apart = X - X.mean(tuple(axes), keepdim=True)
+    return apart / (apart.square().mean(tuple(axes), keepdim=True).sqrt() + 1e-9)
+
+
+def _product(data: Tensor, axes: Ints, keep: bool) -> Tensor:
+    for axis in sorted((axis % data.ndim for axis in axes), reverse=True):
+        data = data.prod(axis, keep)
+    return data
+
+
 def _reduce(name: str, run: Callable[..., Tensor]) -> None:
     @op(name)
     def reduce(data: Tensor, axes: Tensor | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:
@@ -180,8 +219,30 @@ _reduce("ReduceMean", torch.mean)
 _reduce("ReduceSum", torch.sum)
 _reduce("ReduceMax", torch.amax)
 _reduce("ReduceMin", torch.amin)
+_reduce("ReduceProd", _product)
 _reduce("ReduceL2", lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep))
 _reduce("ReduceSumSquare", lambda x, axes, keep: torch.sum(x * x, axes, keep))
+
+
+@op("CumSum")
+def cum_sum(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    """The sum of what comes before along an axis, or behind; itself among them or not."""
+    along = int(axis)
+    source = x.flip(along) if reverse else x
+    total = source.cumsum(along) - (source if exclusive else 0)
+    return total.flip(along) if reverse else total
+
+
+@op("Mod")
+def mod(A: Tensor, B: Tensor, *, fmod: int = 0) -> Tensor:
+    """What is left of a division; its sign is the divisor's, or with ``fmod`` the dividend's."""
+    return torch.fmod(A, B) if fmod else torch.remainder(A, B)
+
+
+@op("IsInf")
+def is_inf(X: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> Tensor:
+    """Whether infinite, of the signs asked for."""
+    return (torch.isposinf(X) & bool(detect_positive)) | (torch.isneginf(X) & bool(detect_negative))
 
 
 @op("Einsum")
@@ -196,9 +257,3 @@ def cast(input: Tensor, *, saturate: int = 1, to: int) -> Tensor:
     kinds = {1: torch.float32, 10: torch.float32, 11: torch.float32, 16: torch.float32, 6: torch.int32, 7: torch.int64,
              9: torch.bool, 3: torch.int8, 2: torch.uint8, 5: torch.int16}  # fmt: skip
     return input.to(kinds[to])
-
-
-@op("ArgMax")
-def arg_max(data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    """Where the largest lies."""
-    return data.argmax(axis, bool(keepdims))

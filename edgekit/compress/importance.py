@@ -23,7 +23,7 @@ from edgekit.compress.batches import Batch, stacked
 from edgekit.compress.channels import PRODUCERS, Channels
 from edgekit.compress.module import GraphModule, to_torch
 from edgekit.errors import DataError
-from edgekit.graph import Array, attributes, constant
+from edgekit.graph import GATES, Array, attributes, constant
 from edgekit.passes.rewrite import single_reader
 from edgekit.samples import Sample
 
@@ -54,13 +54,21 @@ def makers(channels: Channels) -> Iterator[tuple[ir.Node, Array]]:
 
 
 def filters(node: ir.Node, array: Array) -> Array:
-    """A node's weights, or what is shaped as they are, as one row an output channel."""
+    """A node's weights, or what is shaped as they are, as one row an output channel, or a hidden unit."""
+    if node.op_type in GATES:
+        units = int(attributes(node)["hidden_size"])
+        return array.reshape(-1, units, *array.shape[2:]).swapaxes(0, 1).reshape(units, -1)
     if node.op_type == "ConvTranspose":
         group = int(attributes(node).get("group", 1))
         array = array.reshape(group, len(array) // group, *array.shape[1:]).swapaxes(1, 2)
         return array.reshape(array.shape[0] * array.shape[1], -1)
     turned = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attributes(node).get("transB"))
     return (array.T if turned else array).reshape(array.shape[1 if turned else 0], -1)
+
+
+def makes(node: ir.Node) -> list[ir.Value]:
+    """The weights whose rows make a node's output channels: of a hidden unit, also those that read the state."""
+    return [value for value in node.inputs[1 : 3 if node.op_type in GATES else 2] if value is not None]
 
 
 def norms_of(node: ir.Node) -> ir.Node | None:
@@ -71,9 +79,8 @@ def norms_of(node: ir.Node) -> ir.Node | None:
 
 def _norms(channels: Channels, criterion: str) -> Iterator[tuple[Array, Array]]:
     for node, classes in makers(channels):
-        weights = constant(node.inputs[1])
-        assert weights is not None
-        norms = np.linalg.norm(filters(node, weights).astype(np.float64), 1 if criterion == "l1" else 2, axis=1)
+        weights = np.concatenate([filters(node, np.asarray(constant(value))) for value in makes(node)], 1)
+        norms = np.linalg.norm(weights.astype(np.float64), 1 if criterion == "l1" else 2, axis=1)
         yield classes, norms / (norms.mean() or 1.0)
 
 
@@ -120,9 +127,10 @@ def _first_order(module: GraphModule, node: ir.Node) -> Array:
     if norm is not None:
         made = product(norm.inputs[1]) + product(norm.inputs[2])
     else:
-        made = filters(node, product(node.inputs[1])).sum(1)
-        if len(node.inputs) > 2 and node.inputs[2] is not None:
-            made = made + product(node.inputs[2]).reshape(-1)
+        made = np.sum([filters(node, product(value)).sum(1) for value in makes(node)], 0)
+        bias = node.inputs[1 + len(makes(node)) :][:1]
+        if bias and bias[0] is not None:
+            made = made + product(bias[0]).reshape(-1, len(made)).sum(0)
     return made
 
 

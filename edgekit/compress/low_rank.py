@@ -1,9 +1,10 @@
-"""Low-rank decomposition: a layer becomes two or three smaller ones in a row, where that multiplies less.
+"""Low-rank decomposition: a layer becomes two to four smaller ones in a row, where that multiplies less.
 
 matrix      Gemm, MatMul and 1x1 Conv: W = U V by the singular value decomposition
 tucker      a k x k Conv: 1x1 to fewer channels, k x k between them, 1x1 back (Kim et al. 2016, "Compression of deep
             convolutional neural networks for fast and low power mobile applications")
 spatial     a k x k Conv: k x 1, then 1 x k (Jaderberg et al. 2014; Tai et al. 2016)
+cp          a k x k Conv: 1x1 to some channels, a k x 1 and a 1 x k kernel for each, 1x1 back (Lebedev et al. 2015)
 separable   a k x k Conv: a depthwise one of some kernels a channel, then 1x1; the nearest such layer for each channel
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import convenience
 
+from edgekit.compress import cp
 from edgekit.compress.layers import Layer, layers_of, macs_of, macs_of_node
 from edgekit.compress.ranks import by_energy, by_vbmf
 from edgekit.compress.steps import Context, Outcome, method, trained
@@ -38,10 +40,11 @@ class LowRank:
 
     ``kind`` is what becomes of k x k convolutions; matrices are decomposed in any case. Ranks hold the share ``energy``
     of a weight's squares, or the largest such share with which the whole network multiplies at most ``macs`` of what it
-    did; with neither they are those that stand out from noise (VBMF). ``skip`` names what is left alone.
+    did; with neither they are those that stand out from noise (VBMF). Of cp these are the ranks of ``spatial``, at
+    which cp holds less. ``skip`` names what is left alone.
     """
 
-    kind: Literal["tucker", "spatial", "separable"] = "tucker"
+    kind: Literal["tucker", "spatial", "cp", "separable"] = "tucker"
     energy: float | None = None
     macs: float | None = None
     skip: tuple[str, ...] = ()
@@ -93,9 +96,9 @@ def _positions(value: ir.Value | None, channels: int) -> int:
     return 0 if value is None else prod(shape_of(value)) // channels
 
 
-def _window(layer: Layer, keep: Callable[[str], bool] = lambda _: True) -> dict[str, Any]:
+def _window(layer: Layer) -> dict[str, Any]:
     known = ("auto_pad", "dilations", "pads", "strides", "kernel_shape")
-    return {name: v for name, v in attributes(layer.node).items() if name in known and keep(name)}
+    return {name: v for name, v in attributes(layer.node).items() if name in known}
 
 
 def _matrix_cost(layer: Layer, ranks: Ranks) -> int:
@@ -167,17 +170,34 @@ def _spatial_parts(layer: Layer, ranks: Ranks) -> list[Part]:
     first, last = _svd(_spatial_matrices(weight)[0], rank)
     vertical = first.reshape(ins, height, rank).transpose(2, 0, 1)[..., None]
     horizontal = last.reshape(rank, outs, width).transpose(1, 0, 2)[:, :, None]
-    window = _window(layer, lambda name: name != "kernel_shape")
+    return [Part("first", vertical, _along(layer, 0)), Part("last", horizontal, _along(layer, 1))]
+
+
+def _cp_cost(layer: Layer, ranks: Ranks) -> int:
+    outs, ins, height, width = map(int, layer.array.shape)
+    before, after = (shape_of(v) for v in (layer.node.inputs[0], layer.node.outputs[0]) if v is not None)
+    between = after[2] * (before[3] * height + after[3] * width)
+    return ranks[0] * after[0] * (before[2] * before[3] * ins + between + after[2] * after[3] * outs)
+
+
+def _cp_parts(layer: Layer, ranks: Ranks) -> list[Part]:
+    last, first, vertical, horizontal = cp.decompose(weight_of(layer), ranks[0])
     return [
-        Part("first", vertical, {name: _along(name, v, 0) for name, v in window.items()}),
-        Part("last", horizontal, {name: _along(name, v, 1) for name, v in window.items()}),
+        Part("first", first.T[:, :, None, None]),
+        Part("vertical", vertical.T[:, None, :, None], {**_along(layer, 0), "group": ranks[0]}),
+        Part("horizontal", horizontal.T[:, None, None], {**_along(layer, 1), "group": ranks[0]}),
+        Part("last", last[:, :, None, None]),
     ]
 
 
-def _along(name: str, value: Any, axis: int) -> Any:
-    """An attribute of a two-dimensional window as it is for one of its axes alone."""
-    neutral = 0 if name == "pads" else 1
-    return value if name == "auto_pad" else [int(v) if i % 2 == axis else neutral for i, v in enumerate(value)]
+def _along(layer: Layer, axis: int) -> dict[str, Any]:
+    """The attributes of a two-dimensional window as they are for one of its axes alone."""
+    found = {name: v for name, v in _window(layer).items() if name != "kernel_shape"}
+    for name, values in found.items():
+        neutral = 0 if name == "pads" else 1
+        if name != "auto_pad":
+            found[name] = [int(v) if i % 2 == axis else neutral for i, v in enumerate(values)]
+    return found
 
 
 def _separable_matrices(weight: Array) -> list[Array]:
@@ -204,6 +224,7 @@ FORMS = {
     "matrix": Form(lambda weight: [weight.reshape(weight.shape[:2])], _matrix_cost, _matrix_parts),
     "tucker": Form(_tucker_matrices, _tucker_cost, _tucker_parts),
     "spatial": Form(_spatial_matrices, _spatial_cost, _spatial_parts),
+    "cp": Form(_spatial_matrices, _cp_cost, _cp_parts),
     "separable": Form(_separable_matrices, _separable_cost, _separable_parts),
 }
 
@@ -222,7 +243,7 @@ def form_of(layer: Layer, kind: str) -> str | None:
         return None
     if prod(array.shape[2:]) == 1:
         return "matrix"
-    return None if kind == "spatial" and (array.ndim != 4 or 1 in array.shape[2:]) else kind
+    return None if kind in ("spatial", "cp") and (array.ndim != 4 or 1 in array.shape[2:]) else kind
 
 
 @dataclass(frozen=True)

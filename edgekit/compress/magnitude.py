@@ -1,6 +1,7 @@
 """Magnitude pruning: the smallest weights become zero, and stay it while the others are trained.
 
-Zeros alone do not shrink a dense file or its latency; the facts say what they save in a compressed one.
+Zeros alone do not shrink a dense file or its latency; the facts say what they save in a compressed one. A TFLite
+file holds such weights sparse where that is smaller (``emitters.sparse``).
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from edgekit.compress import moves, windows  # noqa: F401 - they register their functions
+from edgekit.compress import indexing, moves, recurrent, windows  # noqa: F401 - they register their functions
 from edgekit.compress.functions import FUNCTIONS
 from edgekit.errors import ModelError, UnsupportedError
-from edgekit.graph import attributes, constant, is_float, shape_of
+from edgekit.graph import GATES, attributes, constant, is_float, shape_of
+from edgekit.passes import opened
 
 STATISTICS = {"BatchNormalization": (3, 4)}  # inputs that training moves without a gradient
 SHAPED = {"Reshape": 1, "Expand": 1}  # the input that says the shape, batch included
@@ -29,7 +30,8 @@ class GraphModule(nn.Module):
         super().__init__()
         self.graph = graph
         self._nodes = list(graph.graph)
-        self._refuse_unknown()
+        if unknown := unfit(graph.graph):
+            raise UnsupportedError(unknown)
         self._held: dict[str, tuple[nn.Module, str]] = {}
         self._fixed: dict[str, Tensor] = {}
         moved = [node.inputs[i] for node in self._nodes for i in STATISTICS.get(node.op_type, ())]
@@ -40,15 +42,6 @@ class GraphModule(nn.Module):
         self._batch = (shape_of(graph.graph.inputs[0]) or (1,))[0]
         self._last = self._last_uses()
         self._apart = not self._takes_batches()
-
-    def _refuse_unknown(self) -> None:
-        unknown = [
-            f"node {node.name}: op {node.op_type} has no training form"
-            for node in self._nodes
-            if node.domain or node.op_type not in {*FUNCTIONS, *SHAPED} or not _fits(node)
-        ]
-        if unknown:
-            raise UnsupportedError(unknown)
 
     def _hold(self, name: str, value: ir.Value, statistic: bool) -> None:
         array = np.array(constant(value))
@@ -228,17 +221,31 @@ class GraphModule(nn.Module):
             ) from error
 
 
+def unfit(graph: ir.Graph) -> list[str]:
+    """Every node that torch has no form of, one line each."""
+    return [
+        f"node {node.name}: op {node.op_type} has no training form"
+        for node in graph
+        if node.domain or node.op_type not in {*FUNCTIONS, *SHAPED} or not _fits(node)
+    ]
+
+
 def _fits(node: ir.Node) -> bool:
     """Whether torch has this form of an op that it has in part."""
     source, out = (node.inputs or [None])[0], node.outputs[0]
+    if node.op_type in GATES:
+        return recurrent.is_plain(node)
     if node.op_type != "Resize" or source is None:
         return True
-    return windows.resizes_alike(shape_of(source), shape_of(out), attributes(node))
+    return windows.resizable(shape_of(source), shape_of(out), attributes(node))
 
 
 def to_torch(graph: ir.Model) -> GraphModule:
-    """The graph as a module, in evaluation mode. Raises UnsupportedError that names every op torch has no form of."""
-    return GraphModule(graph.clone()).eval()
+    """The graph as a module, in evaluation mode. Raises UnsupportedError that names every op torch has no form of.
+
+    Parameters keep their names. Where a node is none that torch has, the graph is first spelled out (``opened``).
+    """
+    return GraphModule(opened(graph) if unfit(graph.graph) else graph.clone()).eval()
 
 
 def from_torch(module: GraphModule) -> ir.Model:

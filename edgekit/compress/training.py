@@ -128,8 +128,8 @@ class _Run:
         names = [str(value.name) for value in module.graph.graph.inputs]
         self.data = batches(data, names, how.batch, how.validation, how.seed)
         self.output = scores_of(module.graph.graph)
-        self.optimizer: Any = optimizer([*module.parameters(), *self.loss.learned.parameters()], how)
-        self.wrapped: Any = module
+        self.parameters = [*module.parameters(), *self.loss.learned.parameters()]
+        self.optimizer = optimizer(self.parameters, how)
         self.total = how.epochs * self.data.per_epoch
         self.history, self.epoch = History(), 0
         self.average: dict[str, Tensor] = {}
@@ -143,7 +143,7 @@ class _Run:
         return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}, self.history
 
     def _trained(self) -> dict[str, Tensor]:
-        self.wrapped, self.optimizer = self.engine.setup(self.module, self.optimizer, self.loss.learned)
+        self.engine.setup(self.module, self.loss.learned)
         self._load()
         progress = self.progress if self.engine.rank == 0 else SilentProgress()
         if self.how.mixed and not self.engine.mixed:
@@ -169,24 +169,27 @@ class _Run:
             rate = self.how.rate * factor(self.how, self.history.steps, self.total)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss, hits = self._step(self._mine(batch))
+            loss, hits = self._step(batch)
             total += loss
             step(1, f"loss {loss:.4g}" + (f", top-1 {hits:.1%}" if hits >= 0 else "") + f", rate {rate:.2g}")
-        self.history.losses.append(total / self.data.per_epoch)
+        self.history.losses.append(self.engine.mean(total / self.data.per_epoch))
 
     def _step(self, batch: Batch) -> tuple[float, float]:
         """The loss of a batch and the share that was right (-1 without labels)."""
         self.optimizer.zero_grad(set_to_none=True)
         total = hits = 0.0
         for part, share in parts(batch, self.how.accumulate):
-            value, found = self._loss_of(part)
+            mine, weight = self.engine.share(part)
+            value, found = self._loss_of(mine)
+            share *= weight
             if self.how.l1:
                 value = value + self.how.l1 * sum(p.abs().sum() for p in weights_of(self.module))
-            self.engine.backward(value * share)
+            (value * share).backward()  # type: ignore[no-untyped-call]
             total += float(value.detach()) * share
-            hits += -share if part[1] is None else share * right(found, part[1])
+            hits += -share if mine[1] is None else share * right(found, mine[1])
+        self.engine.average(self.parameters)
         if self.how.clip:
-            nn.utils.clip_grad_norm_([*self.module.parameters(), *self.loss.learned.parameters()], self.how.clip)
+            nn.utils.clip_grad_norm_(self.parameters, self.how.clip)
         self.optimizer.step()
         self.history.steps += 1
         if self.after_step is not None:
@@ -198,15 +201,8 @@ class _Run:
     def _loss_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and the scores."""
         with self.engine.forward():
-            found = self.wrapped.run(batch[0], [self.output, *self.loss.names])
+            found = self.module.run(batch[0], [self.output, *self.loss.names])
             return self.loss(found, self.output, batch), found[self.output].detach()
-
-    def _mine(self, batch: Batch) -> Batch:
-        """This process's share of a batch, on its device."""
-        rows = slice(self.engine.rank, None, self.engine.count)
-        inputs, labels = batch
-        device = self.engine.device
-        return [value[rows].to(device) for value in inputs], None if labels is None else labels[rows].to(device)
 
     def _average(self) -> None:
         """Move the average; early on it follows faster, so that the first parameters do not stay in it."""

@@ -6,11 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edgekit.compress.functions import Ints, op
+from edgekit.ops.resize import kernel_of, nearest, shares_of, source_positions
+
+ALIKE = ("half_pixel", "pytorch_half_pixel", "align_corners")  # where ``F.interpolate`` reads what Resize does
 
 
 def pads_of(pads: Ints) -> list[int]:
@@ -155,15 +159,11 @@ def global_max_pool(X: Tensor) -> Tensor:
     return X.amax(tuple(range(2, X.ndim)), keepdim=True)
 
 
-def resizes_alike(before: Sequence[int], after: Sequence[int], given: Mapping[str, Any]) -> bool:
-    """Whether ``F.interpolate`` reads the positions that a Resize between these shapes reads."""
-    mode, positions = given.get("mode", "nearest"), given.get("coordinate_transformation_mode", "half_pixel")
-    whole = all(y % x == 0 for x, y in zip(before[2:], after[2:], strict=True))
-    if given.get("antialias") or list(before[:2]) != list(after[:2]) or not whole:
-        return False
-    if mode == "nearest":
-        return positions == "asymmetric" or str(given.get("nearest_mode", "round")).startswith("round")
-    return mode == "linear" and positions in ("half_pixel", "pytorch_half_pixel", "align_corners")
+def resizable(before: Sequence[int], after: Sequence[int], given: Mapping[str, Any]) -> bool:
+    """Whether ``resize`` has this form of a Resize: over space, and not of a part."""
+    cropped = given.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    fitted = given.get("keep_aspect_ratio_policy", "stretch") != "stretch"
+    return list(before[:2]) == list(after[:2]) and not cropped and not fitted
 
 
 @op("Resize")
@@ -183,14 +183,31 @@ def resize(
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> Tensor:
-    """Nearest and linear over space, as ``F.interpolate`` has them."""
-    space = X.ndim - 2
+    """Over space, one axis after another."""
+    which = [axis % X.ndim for axis in axes] if axes is not None else list(range(X.ndim))
     if sizes is not None and sizes.numel():
-        size = [int(n) for n in sizes][-space:]
+        lengths = dict(zip(which, map(int, sizes), strict=True))
+        ratios = {axis: length / X.shape[axis] for axis, length in lengths.items()}
     else:
         assert scales is not None
-        size = [int(n * float(s)) for n, s in zip(X.shape[2:], scales.tolist()[-space:], strict=True)]
-    if mode == "nearest":
-        return F.interpolate(X, size, mode="nearest")
-    kind = {1: "linear", 2: "bilinear", 3: "trilinear"}[space] if mode == "linear" else "bicubic"
-    return F.interpolate(X, size, mode=kind, align_corners=coordinate_transformation_mode == "align_corners")
+        ratios = dict(zip(which, scales.tolist(), strict=True))
+        lengths = {axis: int(X.shape[axis] * ratio) for axis, ratio in ratios.items()}
+    space = [axis for axis in range(2, X.ndim) if axis in which]
+    whole = all(lengths[axis] == X.shape[axis] * ratios[axis] for axis in space)
+    if mode == "linear" and whole and not antialias and coordinate_transformation_mode in ALIKE:
+        kind = {1: "linear", 2: "bilinear", 3: "trilinear"}[X.ndim - 2]
+        size = [lengths.get(axis, X.shape[axis]) for axis in range(2, X.ndim)]
+        return F.interpolate(X, size, mode=kind, align_corners=coordinate_transformation_mode == "align_corners")
+    kernel = kernel_of(mode, cubic_coeff_a)
+    for axis in space:
+        m, n, ratio = X.shape[axis], lengths[axis], ratios[axis]
+        if n == m and ratio == 1.0:
+            continue
+        positions = source_positions(coordinate_transformation_mode, np.arange(n, dtype=np.float64), m, n, ratio)
+        if mode == "nearest":
+            X = X.index_select(axis, torch.from_numpy(nearest(positions, nearest_mode, m)).to(X.device))
+        else:
+            scale = min(ratio, 1.0) if antialias else 1.0
+            shares = torch.from_numpy(shares_of(kernel, positions, m, scale, bool(exclude_outside))).to(X)
+            X = (X.movedim(axis, -1) @ shares.T).movedim(-1, axis)
+    return X

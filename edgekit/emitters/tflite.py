@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from edgekit.contract import Contract, Port
-from edgekit.emitters import Artifact, tflite_bytes
+from edgekit.emitters import Artifact, sparse, tflite_bytes
 from edgekit.emitters.lowering import Lowering
 from edgekit.emitters.metadata import describe
 from edgekit.emitters.tflite_graph import Tensor
@@ -26,12 +26,14 @@ class Options:
     """How to write the file.
 
     ``input_layout`` NHWC or NCHW; ``io_dtype`` int8 hands the integers in and out, float32 puts QUANTIZE and DEQUANTIZE
-    at the ends; ``ops`` are the operators that the target's runtime has (empty: all).
+    at the ends; ``ops`` are the operators that the target's runtime has (empty: all); ``sparse`` stores a pruned weight
+    as a sparse tensor where the file gets smaller.
     """
 
     input_layout: str = "NHWC"
     io_dtype: str = "int8"
     ops: tuple[str, ...] = ()
+    sparse: bool = False
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +65,8 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
         dict(options.preprocessing),
         options.labels,
     )
+    if options.sparse:
+        sparse.store(written)
     written.metadata["edgekit"] = describe(contract, plan, options.facts)
     return Artifact("tflite", tflite_bytes.write(written), contract)
 

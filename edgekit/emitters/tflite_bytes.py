@@ -17,7 +17,9 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.emitters.tflite_graph import Graph, Op, Tensor
+from edgekit.emitters import sparse
+from edgekit.emitters.tflite_graph import Graph, Op, Sparsity, Tensor
+from edgekit.emitters.tflite_versions import version
 from edgekit.errors import ModelError
 from edgekit.quant.plan import QParams
 
@@ -72,34 +74,6 @@ ENUMS = {
     "output_type": schema.TensorType,
 }
 
-# Operator version: (float, int8), or (float, int8, int16), where it is not (1, 2).
-# tensorflow/lite/tools/versioning/op_version.cc
-VERSIONS: dict[str, tuple[int, ...]] = {
-    "CONV_2D": (1, 3, 4),
-    "DEPTHWISE_CONV_2D": (1, 3, 5),
-    "FULLY_CONNECTED": (1, 4, 7),
-    "TRANSPOSE_CONV": (3, 3),
-    "RESHAPE": (1, 1),
-    "EXPAND_DIMS": (1, 1),
-    "CAST": (1, 1),
-    "WHILE": (1, 1),
-    "PRELU": (1, 1),
-    "HARD_SWISH": (1, 1),
-    "ELU": (1, 1),
-    "GELU": (1, 1),
-    "DEPTH_TO_SPACE": (1, 1),
-    "SQUEEZE": (1, 1),
-    "TILE": (1, 1),
-    "RSQRT": (1, 1),
-    "NEG": (1, 1),
-    "PACK": (1, 1),
-    "UNPACK": (1, 1),
-    "BROADCAST_TO": (2, 2),
-    "RESIZE_BILINEAR": (3, 3),
-    "RESIZE_NEAREST_NEIGHBOR": (3, 3),
-}
-PER_CHANNEL_FULLY_CONNECTED = 12
-
 
 @cache
 def _names(enum: type) -> dict[int, str]:
@@ -110,18 +84,6 @@ def options_table(code: str) -> str | None:
     """The schema's options table of an operator, or None when it has none."""
     name = OPTIONS.get(code) or "".join(part.capitalize() for part in code.split("_")) + "Options"
     return name if hasattr(schema.BuiltinOptions, name) else None
-
-
-def _version(op: Op) -> int:
-    data = next((t for t in op.inputs if t is not None and (t.data is None or op.code == "DEQUANTIZE")), op.outputs[0])
-    kinds = {"int8": 1, "uint8": 1, "int16": 2}
-    if op.code == "QUANTIZE":
-        return 2 if data.dtype in kinds else 1
-    weights = op.inputs[1].quant if op.code == "FULLY_CONNECTED" and op.inputs[1] is not None else None
-    if weights is not None and weights.axis is not None and len(weights.scale) > 1:
-        return PER_CHANNEL_FULLY_CONNECTED
-    versions = VERSIONS.get(op.code, (1, 2))
-    return versions[min(kinds.get(data.dtype, 0), len(versions) - 1)]
 
 
 class _Writer:
@@ -220,7 +182,7 @@ def _subgraph(
     ops = []
     for op in graph.ops:
         called = {name: next(i for i, g in enumerate(graphs) if g is body) for name, body in op.bodies.items()}
-        code = codes.setdefault((op.code, _version(op)), len(codes))
+        code = codes.setdefault((op.code, version(op)), len(codes))
         ops.append(_op(w, replace(op, options={**op.options, **called}), index, code))
     number = graphs.index(graph)
     return w.table(
@@ -235,7 +197,8 @@ def _subgraph(
 
 def _raw(tensor: Tensor) -> bytes:
     assert tensor.data is not None
-    return np.ascontiguousarray(tensor.data, dtype=tensor.dtype).tobytes()
+    kept = tensor.data if tensor.sparsity is None else tensor.sparsity.values
+    return np.ascontiguousarray(kept, dtype=tensor.dtype).tobytes()
 
 
 def _tensor(w: _Writer, tensor: Tensor, buffer: int) -> int:
@@ -249,7 +212,28 @@ def _tensor(w: _Writer, tensor: Tensor, buffer: int) -> int:
         Quantization=quant,
         HasRank=True,
         IsVariable=tensor.variable or None,
+        Sparsity=None if tensor.sparsity is None else _sparsity(w, tensor.sparsity),
     )
+
+
+def _sparsity(w: _Writer, how: Sparsity) -> int:
+    return w.table(
+        "SparsityParameters",
+        TraversalOrder=w.vector(how.order, "int32"),
+        BlockMap=w.vector(how.blocks, "int32") if how.blocks else None,
+        DimMetadata=w.offsets([_level(w, level) for level in how.levels]),
+    )
+
+
+def _level(w: _Writer, level: int | tuple[Any, Any]) -> int:
+    if isinstance(level, int):
+        return w.table("DimensionMetadata", Format=schema.DimensionType.DENSE, DenseSize=level)
+    fields: dict[str, int] = {}
+    for name, values in zip(("ArraySegments", "ArrayIndices"), level, strict=True):
+        kind = f"{values.dtype.name.capitalize()}Vector"
+        fields[f"{name}Type"] = getattr(schema.SparseIndexVector, kind)
+        fields[name] = w.table(kind, Values=w.vector(values, values.dtype.name))
+    return w.table("DimensionMetadata", Format=schema.DimensionType.SPARSE_CSR, **fields)
 
 
 def _quant(w: _Writer, q: QParams) -> int:
@@ -347,8 +331,11 @@ def _graph(model: Any, data: bytes, number: int = 0, above: tuple[int, ...] = ()
     def tensor(t: Any) -> Tensor:
         dtype, shape = dtypes.get(t.type, f"type{t.type}"), tuple(map(int, t.shape if t.shape is not None else ()))
         raw = payload(model.buffers[t.buffer])
-        array = np.frombuffer(raw, dtype).reshape(shape) if raw and dtype in DTYPES else None
-        return Tensor((t.name or b"").decode(), shape, dtype, quant(t, dtype), array, bool(t.isVariable))
+        array = np.frombuffer(raw, dtype) if raw and dtype in DTYPES else None
+        how = None if array is None or t.sparsity is None else _read_sparsity(t.sparsity, array)
+        if array is not None:
+            array = array.reshape(shape) if how is None else sparse.dense(shape, how)
+        return Tensor((t.name or b"").decode(), shape, dtype, quant(t, dtype), array, bool(t.isVariable), how)
 
     tensors = [tensor(t) for t in sub.tensors]
     ops = []
@@ -371,6 +358,16 @@ def _graph(model: Any, data: bytes, number: int = 0, above: tuple[int, ...] = ()
     metadata = {m.name.decode(): payload(model.buffers[m.buffer]) for m in model.metadata or ()}
     description = (model.description or b"").decode()
     return Graph(ops, [tensors[i] for i in sub.inputs], [tensors[i] for i in sub.outputs], metadata, description)
+
+
+def _read_sparsity(table: Any, values: Any) -> Sparsity:
+    def level(dim: Any) -> Any:
+        if dim.format == schema.DimensionType.DENSE:
+            return int(dim.denseSize)
+        return np.asarray(dim.arraySegments.values), np.asarray(dim.arrayIndices.values)
+
+    blocks = () if table.blockMap is None else tuple(map(int, table.blockMap))
+    return Sparsity(tuple(map(int, table.traversalOrder)), tuple(map(level, table.dimMetadata)), values, blocks)
 
 
 def _read_options(table: Any) -> dict[str, Any]:

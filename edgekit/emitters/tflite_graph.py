@@ -11,11 +11,32 @@ from numpy.typing import NDArray
 from edgekit.quant.plan import QParams
 
 
+@dataclass(frozen=True, eq=False)
+class Sparsity:
+    """How a sparse tensor lies in the file: see ``emitters.sparse``.
+
+    Each of the ``levels`` is of the axis that ``order`` says: a size where it is dense, else segments and indices.
+    Axes beyond the tensor's own are those inside a block, which the axis that ``blocks`` says is cut into.
+    """
+
+    order: tuple[int, ...]
+    levels: tuple[int | tuple[NDArray[Any], NDArray[Any]], ...]
+    values: NDArray[Any]
+    blocks: tuple[int, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values and of what says where they are."""
+        found = sum(part.nbytes for level in self.levels if not isinstance(level, int) for part in level)
+        return int(self.values.nbytes) + found
+
+
 @dataclass(eq=False)
 class Tensor:
     """A tensor: ``dtype`` as numpy names it, ``data`` when it is constant. Compared by identity.
 
-    A ``variable`` is the memory of an operator that writes into its own input.
+    A ``variable`` is the memory of an operator that writes into its own input. With ``sparsity`` the file holds that
+    in the place of ``data``.
     """
 
     name: str
@@ -24,6 +45,7 @@ class Tensor:
     quant: QParams | None = None
     data: NDArray[Any] | None = None
     variable: bool = False
+    sparsity: Sparsity | None = None
 
 
 @dataclass(eq=False)

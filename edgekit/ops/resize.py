@@ -46,30 +46,30 @@ def resize(
     ratio = _ratios(X, tfl, scales, axes)
     sides = list(zip(X.shape[2:], tfl.shape[2:], strict=True))
     positions = [
-        _source(coordinate_transformation_mode, np.arange(n, dtype=np.float64), m, n, r)
+        source_positions(coordinate_transformation_mode, np.arange(n, dtype=np.float64), m, n, r)
         for (m, n), r in zip(sides, ratio, strict=True)
     ]
-    nearest = mode == "nearest"
-    code = "RESIZE_NEAREST_NEIGHBOR" if nearest else "RESIZE_BILINEAR"
-    sound = nearest or (mode == "linear" and not antialias and (tfl.out.dtype != "int16" or _in_bits(positions)))
+    picks = mode == "nearest"
+    code = "RESIZE_NEAREST_NEIGHBOR" if picks else "RESIZE_BILINEAR"
+    sound = picks or (mode == "linear" and not antialias and (tfl.out.dtype != "int16" or _in_bits(positions)))
     for (corners, half), rule in TFLITE.items() if sound else ():
         if all(
-            _agree(rule, p, m, n, nearest_mode if nearest else None, (corners, half))
+            _agree(rule, p, m, n, nearest_mode if picks else None, (corners, half))
             for p, (m, n) in zip(positions, sides, strict=True)
         ):
             tfl.add(code, [X, np.asarray(tfl.out.shape[1:3])], align_corners=corners, half_pixel_centers=half)
             return
-    if not nearest:
-        kernel = _linear if mode == "linear" else partial(_cubic, cubic_coeff_a)
+    if not picks:
+        kernel = kernel_of(mode, cubic_coeff_a)
         shares = [
-            _shares(kernel, p, m, min(r, 1.0) if antialias else 1.0, bool(exclude_outside))
+            shares_of(kernel, p, m, min(r, 1.0) if antialias else 1.0, bool(exclude_outside))
             for p, (m, _), r in zip(positions, sides, ratio, strict=True)
         ]
         _mixed(tfl, X, shares)
         return
     source: Any = X
     for axis in (0, 1):
-        index = _round(positions[axis], nearest_mode, X.shape[2 + axis])
+        index = nearest(positions[axis], nearest_mode, X.shape[2 + axis])
         shape = list(tfl.tensor(source).shape)
         shape[1 + axis] = len(index)
         source = tfl.add(
@@ -80,6 +80,11 @@ def resize(
 def _in_bits(positions: list[Array]) -> bool:
     """Whether positions are exact in the 10 bits of LiteRT's integer kernel: what is cut off shows in 16-bit values."""
     return all(np.array_equal(p * 1024, np.rint(p * 1024)) for p in positions)
+
+
+def kernel_of(mode: str, a: float) -> Callable[[Array], Array]:
+    """How much a neighbour counts by its distance; ``a`` shapes the cubic one."""
+    return _linear if mode == "linear" else partial(_cubic, a)
 
 
 def _linear(t: Array) -> Array:
@@ -95,7 +100,7 @@ def _cubic(a: float, t: Array) -> Array:
     return weight
 
 
-def _shares(kernel: Callable[[Array], Array], positions: Array, m: int, scale: float, exclude_outside: bool) -> Array:
+def shares_of(kernel: Callable[[Array], Array], positions: Array, m: int, scale: float, exclude_outside: bool) -> Array:
     """How much of each of ``m`` elements goes into each output, (n, m); ``scale`` below 1 widens the kernel.
 
     What lies outside is the element at the edge, or is left out.
@@ -134,7 +139,7 @@ def _ratios(X: Operand, tfl: Tfl, scales: Operand | None, axes: Any) -> list[flo
     return [by_axis.get(2 + i, 1.0) for i in range(2)]
 
 
-def _source(mode: str, i: Array, m: int, n: int, ratio: float) -> Array:
+def source_positions(mode: str, i: Array, m: int, n: int, ratio: float) -> Array:
     """Where ONNX reads output positions ``i`` (Resize, "coordinate_transformation_mode")."""
     if mode == "asymmetric":
         return i / ratio
@@ -156,10 +161,10 @@ def _agree(rule: Any, positions: Array, m: int, n: int, nearest_mode: str | None
         return bool(np.allclose(np.clip(theirs, 0, m - 1), np.clip(positions, 0, m - 1), atol=1e-6))
     corners, half = flags
     picked = np.floor(theirs + 0.5) if corners or half else np.floor(theirs + 1e-9)
-    return bool(np.array_equal(np.clip(picked, 0, m - 1), _round(positions, nearest_mode, m)))
+    return bool(np.array_equal(np.clip(picked, 0, m - 1), nearest(positions, nearest_mode, m)))
 
 
-def _round(positions: Array, nearest_mode: str, m: int) -> Array:
+def nearest(positions: Array, nearest_mode: str, m: int) -> Array:
     """ONNX's choice among neighbours ("nearest_mode")."""
     ways: dict[str, Callable[[Array], Array]] = {
         "round_prefer_floor": lambda p: np.ceil(p - 0.5),

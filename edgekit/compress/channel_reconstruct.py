@@ -16,13 +16,13 @@ from torch import Tensor
 
 from edgekit.compress.batches import stacked
 from edgekit.compress.channel_cut import Cut
-from edgekit.compress.channels import PRODUCERS
 from edgekit.compress.functions import FUNCTIONS
 from edgekit.compress.module import GraphModule, from_torch, to_torch
 from edgekit.errors import ModelError
 from edgekit.graph import attributes, constant
 from edgekit.samples import Sample
 
+LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 ITERATIONS = 5
 EXACT = 1e-12  # of the squared gradient at the start
 
@@ -53,7 +53,7 @@ def reconstructed(cut: Cut, left: ir.Model, samples: Iterable[Sample]) -> ir.Mod
 
 def _reads_less(cut: Cut, node: ir.Node) -> bool:
     """Whether it has weights of its own and its input lost channels that it sums over."""
-    weights = node.inputs[1] if node.op_type in PRODUCERS else None
+    weights = node.inputs[1] if node.op_type in LINEAR else None
     return (
         weights is not None
         and constant(weights) is not None

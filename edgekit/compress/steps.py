@@ -7,7 +7,7 @@ and a function ``(graph, settings, context) -> Outcome``.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -36,7 +36,7 @@ class Context:
     """What a method may use: training samples, those that calibrate, progress, and where a checkpoint may lie.
 
     ``source`` is the graph before the first step, ``folder`` what files are relative to, ``rules`` what is asked of a
-    plan.
+    plan. ``latency`` gives the time of several graphs on the target in terms of the first, measured in turns.
     """
 
     training: Iterable[Sample]
@@ -46,6 +46,7 @@ class Context:
     source: ir.Model | None = None
     folder: Path = Path()
     rules: Rules = field(default_factory=Rules)
+    latency: Callable[[Sequence[ir.Model]], Sequence[float]] | None = None
 
     def teacher(self, name: str = SOURCE, weights: str | None = None) -> ir.Model:
         """The source, or ``file.onnx`` or ``module:callable``, opened. Raises ModelError where there is none."""

@@ -196,10 +196,30 @@ trains nothing anew. What trains is torch, `pip install 'edgekit[torch]'`.
 
 ```toml
 [[compress]]
-method = "fine-tune"
+method = "channel-prune"
+macs = 0.5
 data = "train.npz"
 epochs = 10
+keep_if = "latency"
+
+[[compress]]
+method = "quantize-aware"
+data = "train.npz"
+epochs = 5
 ```
+
+| method | makes smaller | pays in |
+| :-- | :-- | :-- |
+| `channel-prune` | layers: multiply-adds, parameters, memory | latency and size on every runtime |
+| `low-rank` | layers, each in two to four | latency where layers are wide, size |
+| `prune` | nothing by itself: weights become zero | the compressed size; TFLite files with sparse tensors |
+| `cluster` | nothing by itself: weights share values | the compressed size |
+| `distill`, `fine-tune` | nothing | accuracy |
+| `quantize-aware` | nothing; it comes last, and int8 artifacts hold its scales as they are | accuracy of int8 |
+
+Zeros and shared values of earlier steps stay in the later ones and in the artifact's integers. Because they shrink no
+dense file, the report says what every step's constants and the artifact weigh packed: as gzip, and with weights in a
+Huffman code.
 
 Every method also has `data`: what trains, in any form that [calibration data](calibration-data.md) has, with labels
 where the method wants them; without it the calibration samples train. And `keep_if = "latency"`: artifacts from before

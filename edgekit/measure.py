@@ -163,6 +163,20 @@ def compare(
     return Comparison(both[0], both[1], float(np.median(ratios)), low, high)
 
 
+def shares(paths: Sequence[Path], threads: int = 1, seconds: float = 0.6) -> list[float]:
+    """The time of each artifact over that of the first, all of them in turns, for the search among many.
+
+    The median of a few processes, which load them in either order. Raises like ``measure``.
+    """
+    request = request_for(paths, None, threads, "random") | effort(30, seconds, GLANCES)
+    swapped = request | {"artifacts": request["artifacts"][::-1]}
+    found = []
+    for number in range(GLANCES):
+        timed = ask(swapped if number % 2 else request)["artifacts"][:: -1 if number % 2 else 1]
+        found.append([ratio_of_medians(item["blocks_ns"], timed[0]["blocks_ns"]) for item in timed])
+    return [float(ratio) for ratio in np.median(found, axis=0)]
+
+
 def request_for(paths: Sequence[Path], runtime: str | None, threads: int, inputs: str) -> dict[str, Any]:
     """What to ask the agent. Raises InputError when there are no threads, ModelError when a file cannot be read."""
     if threads < 1:

@@ -49,7 +49,7 @@ def compressed(graph: ir.Model, **written: object) -> Outcome:
     table = Table(written, "edgekit.toml", "compress[0]")
     settings = read_settings(found.settings, table)
     table.close()
-    return found.run(graph, settings, Context(data, data, SilentProgress()))
+    return found.run(graph, settings, Context(data, data, SilentProgress(), source=graph))
 
 
 def weights(graph: ir.Model) -> dict[str, np.ndarray]:

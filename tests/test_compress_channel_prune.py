@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,22 @@ from test_compress_channels import (
 
 from edgekit.audit import audit
 from edgekit.compress import channel_prune
+from edgekit.compress.channel_cut import Cut, without
+from edgekit.compress.channel_price import by_price, counted, timed
 from edgekit.compress.channel_prune import ChannelPrune, Masked, Slimming, chosen
+from edgekit.compress.channel_reconstruct import least_squares, reconstructed
 from edgekit.compress.channels import Channels
 from edgekit.compress.importance import importance
 from edgekit.compress.module import to_torch
 from edgekit.compress.steps import Context, Outcome, read_step
 from edgekit.errors import ConfigError, DataError, ModelError
 from edgekit.graph import constant, shape_of
-from edgekit.passes import opened
+from edgekit.passes import opened, prepare
 from edgekit.progress import SilentProgress
 from edgekit.reference import Reference, serialize
 from edgekit.samples import Sample
+from edgekit.target import load_target
+from edgekit.timing import Timer
 
 
 def opened_graph(net: Any, seed: int = 0) -> tuple[ir.Model, list[Sample]]:
@@ -43,9 +49,10 @@ def opened_graph(net: Any, seed: int = 0) -> tuple[ir.Model, list[Sample]]:
     return graph, [Sample(values, i % 4) for i, values in enumerate(builder.samples(64))]
 
 
-def pruned(graph: ir.Model, samples: list[Sample], **keys: Any) -> Outcome:
+def pruned(graph: ir.Model, samples: list[Sample], clock: Any = None, **keys: Any) -> Outcome:
     written = {"method": "channel-prune", "multiple": 1, "fine_tune": False, **keys}
-    return read_step(written, "edgekit.toml", 0).run(graph, Context(samples, samples, SilentProgress()))
+    context = Context(samples, samples, SilentProgress(), latency=clock)
+    return read_step(written, "edgekit.toml", 0).run(graph, context)
 
 
 @pytest.mark.parametrize("goal", ["macs", "parameters", "bytes"])
@@ -221,7 +228,7 @@ def test_what_reaches_no_goal_says_how_far_it_came() -> None:
 
 
 def test_a_goal_is_one_share() -> None:
-    with pytest.raises(ConfigError, match="give one of macs, parameters, bytes, not none"):
+    with pytest.raises(ConfigError, match="give one of macs, parameters, bytes, latency, not none"):
         ChannelPrune()
     with pytest.raises(ConfigError, match="not macs and bytes"):
         ChannelPrune(macs=0.5, bytes=0.5)
@@ -232,4 +239,170 @@ def test_a_goal_is_one_share() -> None:
 def test_taylor_needs_labels() -> None:
     graph, samples = opened_graph(plain)
     with pytest.raises(DataError, match="has no labels, which criterion taylor needs"):
-        chosen(Channels(graph), ChannelPrune("taylor", macs=0.5), [Sample(samples[0].inputs)])
+        bare = [Sample(samples[0].inputs)]
+        chosen(Channels(graph), ChannelPrune("taylor", macs=0.5), Context(bare, bare, SilentProgress()))
+
+
+def stairs(graphs: Sequence[ir.Model]) -> list[float]:
+    """A device whose kernels compute four channels at once, and take as long for one."""
+    times = []
+    for graph in graphs:
+        convs = [shape_of(node.inputs[1]) for node in graph.graph if node.op_type == "Conv"]  # type: ignore[arg-type]
+        times.append(sum(-(-outs // 4) * -(-ins // 4) for outs, ins, *_ in convs))
+    return [time / times[0] for time in times]
+
+
+@pytest.mark.parametrize("keys", [{"criterion": "taylor"}, {"scope": "layer"}])
+def test_latency_is_what_the_device_gives_back(keys: dict[str, str]) -> None:
+    graph, samples = opened_graph(residual)
+    outcome = pruned(graph, samples, stairs, latency=0.8, **keys)
+    whole, left = outcome.facts["latency"]
+    assert whole == 1.0 and stairs([graph, outcome.graph])[1] == left <= 0.8
+    kept = [left for count, left in outcome.facts["layers"].values() if left < count]
+    assert kept and all(count % 4 == 0 for count in kept)  # one more would have been free
+
+
+def test_a_latency_that_only_noise_reached_is_looked_at_again() -> None:
+    """The first time that little is gone it seems enough."""
+    graph, samples = opened_graph(plain)
+    looked: list[int] = []
+
+    def lucky(graphs: Sequence[ir.Model]) -> list[float]:
+        found = stairs(graphs)
+        if len(graphs) == 2:
+            looked.append(1)
+            return [1.0, 0.1] if len(looked) == 1 else found
+        return found
+
+    outcome = pruned(graph, samples, lucky, latency=0.7)
+    assert stairs([graph, outcome.graph])[1] <= 0.7
+
+
+def test_latency_needs_a_target() -> None:
+    graph, samples = opened_graph(plain)
+    with pytest.raises(ModelError, match="latency can only be the goal in a build, which knows the target"):
+        pruned(graph, samples, latency=0.7)
+    with pytest.raises(ModelError, match=r"channel-prune: latency = 0\.01 cannot be reached, 0\.\d\d is left at least"):
+        pruned(graph, samples, stairs, latency=0.01)
+
+
+def test_what_latency_depends_on_is_where_it_is_measured() -> None:
+    timer = Timer({load_target("linux-x86_64-litert"): "int8"})
+    context = Context([], [], SilentProgress(), latency=timer)
+    assert ChannelPrune(macs=0.5).depends_on(context) is None
+    assert "linux-x86_64-litert" in str(ChannelPrune(latency=0.5).depends_on(context))
+
+
+def test_layers_alike_are_timed_together_and_share_what_is_saved() -> None:
+    def twins(b: Builder) -> str:
+        y = block(b, b.input(1, 3, 8, 8), 3, 8)
+        for _ in range(2):
+            y = b.node("Add", y, b.conv(block(b, y, 8, 8), 8, 8))
+        return head(b, y, 8)
+
+    channels = Channels(opened_graph(twins)[0])
+    blocks = [[[one] for one in layer.classes[:-1]] for layer in channels.layers]
+    asked: list[int] = []
+
+    def clock(graphs: Sequence[ir.Model]) -> list[float]:
+        asked.append(len(graphs))
+        return stairs(graphs)
+
+    stream, *inner = timed(channels, blocks, clock)
+    assert asked == [1 + 2 * 7]  # the whole, and each kind at seven depths
+    np.testing.assert_array_equal(inner[0], inner[1])
+    both = stairs([channels.model, without(channels, [c for layer in channels.layers[1:] for c in layer.classes[:4]])])
+    assert inner[0][3] == 0.0 and inner[0][4] == pytest.approx((1 - both[1]) / 2)
+    assert stream[-1] > inner[0][-1]
+
+
+def test_what_gives_nothing_back_goes_with_what_does() -> None:
+    lost = [np.array([0.0, 1.0, 2.0, 4.0]), np.array([0.0, 1.0, 9.0])]
+    saved = [np.array([0.0, 0.0, 0.2, 0.2]), np.array([0.0, 0.2, 0.3])]
+    assert by_price([[[1], [2], [3]], [[4], [5]]], lost, saved) == [[4], [1, 2], [5]]
+
+
+def test_taylor_takes_what_is_cheap_for_what_it_saves() -> None:
+    """Two layers alike but for the size of their images: of channels that matter alike those of the larger one go."""
+
+    def twice(b: Builder) -> str:
+        y = block(b, block(b, b.input(1, 3, 16, 16), 3, 8), 8, 8, strides=[4, 4])
+        return head(b, block(b, y, 8, 8), 8)
+
+    graph, _ = opened_graph(twice)
+    channels = Channels(graph)
+    blocks = [[[one] for one in layer.classes[:-1]] for layer in channels.layers]
+    saved = counted(channels, blocks, "macs")
+    whole = Cut(channels, ()).cost("macs")
+    for layer, curve in zip(channels.layers, saved, strict=True):
+        one = Cut(channels, layer.classes[:1]).cost("macs")
+        assert curve[1] == pytest.approx(1 - one / whole)
+    ranked = by_price(blocks, [np.arange(8.0)] * 3, saved)
+    assert ranked[:7] == blocks[0]
+
+
+def doubled(b: Builder) -> str:
+    """The second half of the first layer's channels are copies of the first half."""
+    half = b.rng.normal(0, 0.4, (4, 3, 3, 3)).astype(np.float32)
+    y = b.node("Relu", b.node("Conv", b.input(1, 3, 8, 8), b.const(np.concatenate([half, half])), pads=[1] * 4))
+    return b.node("Flatten", b.conv(y, 8, 5, (3, 3)))
+
+
+def test_what_others_can_do_is_not_lost() -> None:
+    """Without copies the network cannot do what it did, until those that are left take over."""
+    graph, samples = opened_graph(doubled)
+    channels = Channels(graph)
+    removed = channels.layers[0].classes[4:]
+    cut, left = Cut(channels, removed), without(channels, removed)
+    inputs = [torch.from_numpy(np.concatenate([next(iter(s.inputs.values())) for s in samples[32:]]))]
+    wanted = to_torch(graph)(*inputs).detach()
+
+    def error(model: ir.Model) -> float:
+        return float(((to_torch(model)(*inputs).detach() - wanted) ** 2).mean() / wanted.var())
+
+    assert error(reconstructed(cut, left, samples[:32])) < 0.1 * error(left)
+
+
+def test_pruning_reconstructs_where_it_is_told_to() -> None:
+    graph, samples = opened_graph(plain)
+    channels = Channels(graph)
+    fitted, bare = (pruned(graph, samples, macs=0.6, reconstruct=given) for given in (True, False))
+    removed = chosen(channels, ChannelPrune(macs=0.6, multiple=1), Context(samples, samples, SilentProgress()))
+    expected = reconstructed(Cut(channels, removed), without(channels, removed), samples)
+    assert serialize(fitted.graph) == serialize(expected) != serialize(bare.graph)
+
+
+def test_least_squares_are_those_of_linear_algebra() -> None:
+    rng = np.random.default_rng(0)
+    rows, wanted = rng.normal(size=(30, 4)), rng.normal(size=(30, 1))
+
+    def output(change: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(rows) @ change
+
+    found = least_squares(output, torch.zeros(4, 1, dtype=torch.float64), torch.from_numpy(wanted))
+    np.testing.assert_allclose(found, np.linalg.lstsq(rows, wanted, rcond=None)[0], rtol=1e-6)
+
+
+def test_a_graph_that_mixes_the_batch_is_not_reconstructed() -> None:
+    def mixing(b: Builder) -> str:
+        y = b.node("Reshape", block(b, b.input(2, 3, 8, 8), 3, 8), b.const([1, 16, 8, 8]))
+        return b.node("Reshape", b.conv(y, 16, 16), b.const([2, 8, 8, 8]))
+
+    graph, samples = opened_graph(mixing)
+    with pytest.raises(ModelError, match="reconstruct: the graph mixes the batch with other axes; leave it out"):
+        reconstructed(Cut(Channels(graph), ()), graph, samples)
+
+
+def test_a_timer_times_what_would_run_on_the_target() -> None:
+    def wide(b: Builder) -> str:
+        y = block(b, b.input(1, 3, 32, 32), 3, 64)
+        return head(b, block(b, y, 64, 64), 64)
+
+    channels = Channels(opened_graph(wide)[0])
+    narrow = without(channels, [one for layer in channels.layers for one in layer.classes[16:]])
+    timer = Timer({load_target("linux-x86_64-litert"): "int8"})
+    one, less = timer([channels.model, narrow])
+    assert one == 1.0 and less < 0.6
+    ((target, precision),) = timer.targets.items()
+    found = audit(timer.artifact(prepare(narrow), target, precision))
+    assert found.precision == "int8"

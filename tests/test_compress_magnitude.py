@@ -106,6 +106,14 @@ def test_what_was_pruned_comes_back_only_with_regrowth() -> None:
     assert compressed(graph, **settings, regrow=True).facts["returned"] > 0
 
 
+def test_fine_tuning_afterwards_keeps_the_zeros_and_only_them() -> None:
+    pruned = compressed(network(), method="prune", sparsity=0.6, epochs=0).graph
+    tuned = weights(compressed(pruned, method="fine-tune", epochs=2, batch=8, rate=0.05).graph)
+    for name, array in weights(pruned).items():
+        assert ((tuned[name] == 0) == (array == 0)).all()
+        assert (tuned[name] != array)[array != 0].mean() > 0.9
+
+
 def test_rewinding_trains_the_surviving_weights_from_where_they_were() -> None:
     graph = network()
     settings = Prune(0.5, rewind=1, training=Training(epochs=2, batch=8, rate=0.05))

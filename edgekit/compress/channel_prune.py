@@ -1,8 +1,9 @@
 """``channel-prune``: take out the channels that matter least, until a share of the cost is left; then train.
 
 The channels are gone, not zero: the graph is smaller for every runtime. Counts are left at multiples of what kernels
-like. ``scope = "global"`` ranks all channels together; ``"layer"`` tries each layer alone at several depths and cuts
-all to where the outputs suffer alike (the sensitivity of Li et al. 2017).
+like. ``scope = "global"`` ranks all channels together (``taylor``: by what is lost for what is saved); ``"layer"``
+tries each layer alone at several depths and cuts all to where the outputs suffer alike (the sensitivity of Li et al.
+2017). Where latency is the goal, what is lost is set against what the target gives back (``channel_price``).
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import torch
 from edgekit.classes import PINNED
 from edgekit.compress.batches import Batch, stacked
 from edgekit.compress.channel_cut import Cut, without
+from edgekit.compress.channel_price import Latency, by_price, counted, flat, timed
+from edgekit.compress.channel_reconstruct import reconstructed
 from edgekit.compress.channels import Channels, Layer
 from edgekit.compress.importance import Criterion, importance
+from edgekit.compress.kept import Kept
 from edgekit.compress.loss import Loss
 from edgekit.compress.module import GraphModule, from_torch, to_torch
 from edgekit.compress.steps import Context, Outcome, method, trained
@@ -30,17 +34,20 @@ from edgekit.errors import ConfigError, ModelError
 from edgekit.graph import GATES, Array
 from edgekit.samples import Sample
 
-GOALS = ("macs", "parameters", "bytes")
+COSTS = ("macs", "parameters", "bytes")
+GOALS = (*COSTS, "latency")
 TRIED = 64  # blocks that may come back where the last one took more than was needed
+MARGIN = 0.01  # a search stops at a share that is surely reached
 DEPTHS = (0.25, 0.5, 0.75, 1.0)  # of what may go of a layer: where the scan looks
 
 
 @dataclass(frozen=True)
 class ChannelPrune:
-    """Settings. One of ``macs``, ``parameters``, ``bytes`` (of the int8 artifact) is the share to be left.
+    """Settings. One of ``macs``, ``parameters``, ``bytes`` and ``latency`` (of the artifact) is the share to be left.
 
-    Of each layer ``least`` stays. ``samples`` are looked at by ``taylor``, ``scan`` by the sensitivity scan. Before
-    ``bn-gamma`` judges, ``sparse_epochs`` train with an L1 ``penalty`` on the factors of BatchNormalization.
+    Of each layer ``least`` stays. ``samples`` are looked at by ``taylor``, ``scan`` by the sensitivity scan and by
+    ``reconstruct``, which fits what is left to what the whole layers gave. Before ``bn-gamma`` judges,
+    ``sparse_epochs`` train with an L1 ``penalty`` on the factors of BatchNormalization.
     """
 
     criterion: Criterion = "l1"
@@ -48,12 +55,14 @@ class ChannelPrune:
     macs: float | None = None
     parameters: float | None = None
     bytes: float | None = None
+    latency: float | None = None
     multiple: int = 8
     least: float = 0.1
     samples: int = 512
     scan: int = 128
     sparse_epochs: int = 0
     penalty: float = 1e-4
+    reconstruct: bool = False
     fine_tune: bool = True
     training: Training = field(default_factory=Training)
 
@@ -65,6 +74,10 @@ class ChannelPrune:
         if not 0 < share < 1:
             raise ConfigError(f"channel-prune: {given[0]} is the share to be left, between 0 and 1, not {share}")
 
+    def depends_on(self, context: Context) -> str | None:
+        """On what latency is measured, where it is the goal."""
+        return None if self.latency is None else repr(context.latency)
+
     @property
     def goal(self) -> tuple[str, float]:
         """What is to shrink, and the share of it to be left."""
@@ -73,49 +86,92 @@ class ChannelPrune:
 
 @method("channel-prune", ChannelPrune)
 def channel_prune(graph: ir.Model, settings: ChannelPrune, context: Context) -> Outcome:
-    """Choose, cut and train. Raises ModelError when the goal cannot be reached, DataError where labels are needed."""
+    """Choose, cut and train.
+
+    Raises ModelError when the goal cannot be reached or cannot be measured, DataError where labels are needed.
+    """
     if settings.criterion == "bn-gamma" and settings.sparse_epochs:
         graph = slimmed(graph, settings, context)
     channels = Channels(graph)
-    removed = chosen(channels, settings, context.training)
-    kind, share = settings.goal
-    before, after = Cut(channels, ()), Cut(channels, removed)
-    facts: dict[str, Any] = {name: [before.cost(name), after.cost(name)] for name in GOALS}
-    if after.cost(kind) > share * before.cost(kind):
-        least = after.cost(kind) / before.cost(kind)
+    removed = chosen(channels, settings, context)
+    left = without(channels, removed)
+    facts = _facts(channels, removed, left, settings, context)
+    if settings.reconstruct:
+        left = reconstructed(Cut(channels, removed), left, _spread(context.training, settings.scan))
+    if not settings.fine_tune:
+        return Outcome(left, facts)
+    tuned = trained(left, settings.training, context)
+    return Outcome(tuned.graph, {**facts, **tuned.facts})
+
+
+def _facts(
+    channels: Channels, removed: Sequence[int], left: ir.Model, settings: ChannelPrune, context: Context
+) -> dict[str, Any]:
+    """What is left of each cost, and of each layer. Raises ModelError when that is more than the goal."""
+    (kind, share), whole, cut = settings.goal, Cut(channels, ()), Cut(channels, removed)
+    facts: dict[str, Any] = {name: [whole.cost(name), cut.cost(name)] for name in COSTS}
+    if kind == "latency":
+        facts["latency"] = list(_clock(context)([channels.model, left]))
+    before, after = facts[kind]
+    if after > share * before:
         raise ModelError(
-            f"channel-prune: {kind} = {share} cannot be reached, {least:.2f} is left at least; "
+            f"channel-prune: {kind} = {share} cannot be reached, {after / before:.2f} is left at least; "
             "lower multiple or least, or choose another criterion"
         )
     gone = set(removed)
     facts["layers"] = {layer.name: [len(layer.classes), len(set(layer.classes) - gone)] for layer in channels.layers}
-    cut = without(channels, removed)
-    if not settings.fine_tune:
-        return Outcome(cut, facts)
-    tuned = trained(cut, settings.training, context)
-    return Outcome(tuned.graph, {**facts, **tuned.facts})
+    return facts
 
 
-def chosen(channels: Channels, settings: ChannelPrune, samples: Iterable[Sample]) -> list[int]:
+def chosen(channels: Channels, settings: ChannelPrune, context: Context) -> list[int]:
     """The classes to remove: as few as reach the goal, or all that may go where that is not enough."""
-    seen = _spread(samples, settings.samples)
-    scores = importance(channels, settings.criterion, seen, settings.training.seed)
-    blocks = [
-        _blocks(layer, scores, settings) for layer in channels.layers if not np.isnan(scores[list(layer.classes)]).any()
-    ]
+    samples = context.training
+    scores = importance(channels, settings.criterion, _spread(samples, settings.samples), settings.training.seed)
+    layers = [layer for layer in channels.layers if not np.isnan(scores[list(layer.classes)]).any()]
+    blocks = [found for layer in layers if (found := _blocks(layer, scores, settings))]
+    if settings.scope == "layer":
+        lost = _damages(channels, blocks, samples, settings)
+    else:
+        lost = [np.cumsum([0.0, *(float(scores[block].sum()) for block in layer)]) for layer in blocks]
     kind, share = settings.goal
+    if kind == "latency":
+        return _fast_enough(channels, blocks, lost, share, _clock(context))
+    if settings.scope == "layer":
+        ranked = _by_damage(blocks, lost)
+    elif settings.criterion == "taylor":
+        ranked = by_price(blocks, lost, counted(channels, blocks, kind))
+    else:
+        ranked = _by_score(blocks, scores)
     limit = share * Cut(channels, ()).cost(kind)
-    ranked = (
-        _by_score(blocks, scores) if settings.scope == "global" else _by_damage(channels, blocks, samples, settings)
-    )
-
-    layer_of = {one: i for i, layer in enumerate(blocks) for one in _flat(layer)}
+    layer_of = {one: i for i, layer in enumerate(blocks) for one in flat(layer)}
 
     def enough(taken: Sequence[Sequence[int]]) -> bool:
-        return Cut(channels, _flat(taken)).cost(kind) <= limit
+        return Cut(channels, flat(taken)).cost(kind) <= limit
 
     taken = ranked[: _first(len(ranked), lambda count: enough(ranked[:count]))]
-    return _flat(_without_excess(taken, enough, layer_of) if enough(taken) else taken)
+    return flat(_without_excess(taken, enough, layer_of) if enough(taken) else taken)
+
+
+def _clock(context: Context) -> Latency:
+    """What times graphs on the target. Raises ModelError where there is none."""
+    if context.latency is None:
+        raise ModelError("channel-prune: latency can only be the goal in a build, which knows the target")
+    return context.latency
+
+
+def _fast_enough(
+    channels: Channels, blocks: Sequence[Sequence[list[int]]], lost: Sequence[Array], share: float, latency: Latency
+) -> list[int]:
+    """As few as are fast enough when they are timed, and then as many more as a second look asks for."""
+    ranked = by_price(blocks, lost, timed(channels, blocks, latency))
+
+    def enough(count: int) -> bool:
+        return latency([channels.model, without(channels, flat(ranked[:count]))])[1] <= share * (1 - MARGIN)
+
+    count = _first(len(ranked), enough)
+    while count < len(ranked) and not enough(count):
+        count += 1
+    return flat(ranked[:count])
 
 
 def _without_excess(
@@ -142,10 +198,6 @@ def _first(count: int, holds: Callable[[int], bool]) -> int:
     return low
 
 
-def _flat(blocks: Iterable[Sequence[int]]) -> list[int]:
-    return [one for block in blocks for one in block]
-
-
 def _blocks(layer: Layer, scores: Array, settings: ChannelPrune) -> list[list[int]]:
     """What may go of a layer, the least important first, in blocks that leave a multiple of channels."""
     step = settings.multiple // math.gcd(settings.multiple, layer.width)
@@ -161,26 +213,30 @@ def _by_score(layers: Sequence[Sequence[list[int]]], scores: Array) -> list[list
     return sorted((block for blocks in layers for block in blocks), key=lambda block: float(scores[block].mean()))
 
 
-def _by_damage(
+def _by_damage(layers: Sequence[Sequence[list[int]]], lost: Sequence[Array]) -> list[list[int]]:
+    """All blocks by how much the outputs have changed once they are gone."""
+    found = [item for blocks, curve in zip(layers, lost, strict=True) for item in zip(curve[1:], blocks, strict=True)]
+    return [block for _, block in sorted(found, key=lambda item: float(item[0]))]
+
+
+def _damages(
     channels: Channels, layers: Sequence[Sequence[list[int]]], samples: Iterable[Sample], settings: ChannelPrune
-) -> list[list[int]]:
-    """All blocks by how much the outputs change when a layer alone is cut so far; between two depths evenly."""
+) -> list[Array]:
+    """How much the outputs change when a layer alone is cut by 0, 1, 2, ... blocks; between two depths evenly."""
     names = [str(value.name) for value in channels.graph.inputs]
     inputs, _ = stacked(_spread(samples, settings.scan), names)
     module = Masked(channels)
     wanted = module.outputs(inputs)
-    found: list[tuple[float, list[int]]] = []
+    found: list[Array] = []
     for blocks in layers:
-        reached, start = 0.0, 0
-        for stop in sorted({math.ceil(depth * len(blocks)) for depth in DEPTHS if blocks}):
-            module.remove(_flat(blocks[:stop]))
+        depths, damage = [0], [0.0]
+        for depth in sorted({math.ceil(depth * len(blocks)) for depth in DEPTHS}):
+            module.remove(flat(blocks[:depth]))
             change = ((module.outputs(inputs) - wanted) ** 2).mean() / (wanted.var() or 1.0)
-            damage = max(reached, float(change))
-            shares = np.linspace(reached, damage, stop - start + 1)[1:].tolist()
-            found += zip(shares, blocks[start:stop], strict=True)
-            reached = damage
-            start = stop
-    return [block for _, block in sorted(found, key=lambda item: item[0])]
+            depths.append(depth)
+            damage.append(max(damage[-1], float(change)))
+        found.append(np.interp(np.arange(len(blocks) + 1), depths, damage))
+    return found
 
 
 def _spread(samples: Iterable[Sample], count: int) -> Iterable[Sample]:
@@ -248,5 +304,7 @@ def slimmed(graph: ir.Model, settings: ChannelPrune, context: Context) -> ir.Mod
     module = to_torch(graph)
     how = replace(settings.training, epochs=settings.sparse_epochs)
     resume = context.checkpoint and context.checkpoint.with_suffix(".sparse")
-    train(module, context.training, how, context.progress, loss=Slimming(module, settings), resume=resume)
+    kept, loss = Kept(module), Slimming(module, settings)
+    train(module, context.training, how, context.progress, loss=loss, after_step=kept, resume=resume)
+    kept(module)
     return from_torch(module)

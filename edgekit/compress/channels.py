@@ -28,12 +28,14 @@ class Layer:
     """Channels that are cut from the same tensors along the same axes, as classes.
 
     ``name`` is that of the weights that make them. ``width`` is how many output channels of those one class takes: more
-    than one where groups or the heads of attention go together.
+    than one where groups or the heads of attention go together. ``places`` are the tensors and constants, each with the
+    axis and how much of it one class takes.
     """
 
     name: str
     classes: tuple[int, ...]
     width: int = 1
+    places: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass
@@ -185,7 +187,9 @@ class Channels(Numbering):
         cells: dict[tuple[tuple[str, int, int], ...], list[int]] = {}
         for one, places in where.items():
             cells.setdefault(tuple(places), []).append(one)
-        found = (Layer(made[ones[0]][0], tuple(ones), made[ones[0]][1]) for ones in cells.values() if len(ones) > 1)
+        found = (
+            Layer(made[ones[0]][0], tuple(ones), made[ones[0]][1], at) for at, ones in cells.items() if len(ones) > 1
+        )
         return tuple(found)
 
     def _places(self) -> Iterator[tuple[str, int, Array]]:

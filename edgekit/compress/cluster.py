@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgekit.compress.coded import clustered_bytes, constants, entropy, packed
-from edgekit.compress.kept import Kept
 from edgekit.compress.layers import layers_of
-from edgekit.compress.module import from_torch, to_torch
-from edgekit.compress.steps import Context, Outcome, method
-from edgekit.compress.training import Training, train
+from edgekit.compress.steps import Context, Outcome, method, trained
+from edgekit.compress.training import Training
 from edgekit.errors import ConfigError
 from edgekit.graph import Array, constant
-from edgekit.quant.codebook import MOST, SHARING
+from edgekit.quant.codebook import MOST, is_codebook
 from edgekit.quant.reconstruct import with_constants
 
 ROUNDS = 300  # of Lloyd's algorithm; along a line it settles long before
@@ -26,13 +24,12 @@ ROUNDS = 300  # of Lloyd's algorithm; along a line it settles long before
 class Cluster:
     """Settings of ``cluster``.
 
-    Each weight gets ``clusters`` values, 0 among them where it holds exact zeros; weights of less than four numbers a
-    value are left as they are, as those that ``skip`` names. In training ``gradient`` is what a value gets of the
-    gradients of its weights (see ``kept.Kept``).
+    Each weight gets ``clusters`` values, 0 among them where it holds exact zeros; weights of less than three numbers a
+    value, zeros apart, are left as they are, as those that ``skip`` names. Training moves the values, not which weight
+    has which.
     """
 
     clusters: int = 16
-    gradient: Literal["sum", "mean"] = "mean"
     skip: tuple[str, ...] = ()
     training: Training = field(default_factory=Training)
 
@@ -45,17 +42,13 @@ class Cluster:
 def cluster(graph: ir.Model, settings: Cluster, context: Context) -> Outcome:
     """Let the weights of each tensor share a codebook, and train that (Han et al. 2016, "Deep Compression", 3)."""
     layers = layers_of(graph, settings.skip)
-    names = [x.name for x in layers if x.array.size >= SHARING * settings.clusters]
-    shared = {x.name: clustered(x.array, settings.clusters) for x in layers if x.name in names}
-    found, facts = with_constants(graph, shared), dict[str, Any]()
+    found = {x.name: clustered(x.array, settings.clusters) for x in layers}
+    shared = {name: array for name, array in found.items() if is_codebook(array)}
+    done = Outcome(with_constants(graph, shared))
     if settings.training.epochs:
-        module = to_torch(found)
-        kept = Kept(module, settings.gradient)
-        history = train(module, context.training, settings.training, context.progress, resume=context.checkpoint)
-        kept.settle(module)
-        found = from_torch(module)
-        facts = history.facts
-    return Outcome(found, _facts(found, names) | {"left": [x.name for x in layers if x.name not in names]} | facts)
+        done = trained(done.graph, settings.training, context)
+    left = [name for name in found if name not in shared]
+    return Outcome(done.graph, {**_facts(done.graph, list(shared)), "left": left, **done.facts})
 
 
 def clustered(weights: Array, clusters: int) -> Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import onnx_ir as ir
 import torch
@@ -24,6 +24,7 @@ from edgekit.compress.steps import SOURCE, Context, Outcome, method, trained
 from edgekit.compress.training import Training
 from edgekit.errors import ConfigError, ModelError
 from edgekit.graph import shape_of
+from edgekit.passes import prepare
 from edgekit.reference import serialize
 from edgekit.toml_table import near_misses
 
@@ -80,12 +81,14 @@ class Distillation(Loss):
     def __init__(self, settings: Distill, teacher: ir.Model, student: ir.Model) -> None:
         super().__init__(settings.training.smoothing)
         self._settings = settings
-        self._teacher = to_torch(teacher).requires_grad_(False)
         _same_inputs(student, teacher)
-        self._answer = scores_of(teacher.graph)
         self._features = [_pair(text, "features", student, teacher) for text in settings.features]
         self._attention = [_pair(text, "attention", student, teacher) for text in settings.attention]
         pairs = [*self._features, *self._attention]
+        asked = teacher if pairs else prepare(teacher)  # answers alone are had faster
+        module: Any = to_torch(asked).requires_grad_(False)
+        self._teacher = module.to(memory_format=torch.channels_last)
+        self._answer = scores_of(asked.graph)
         self.names = tuple(dict.fromkeys(mine for mine, _ in pairs))
         self._theirs = (self._answer, *dict.fromkeys(theirs for _, theirs in pairs))
         with torch.random.fork_rng(devices=[]):

@@ -28,7 +28,7 @@ class Rounded(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        return torch.clamp(torch.round(x / scale), low, high) * scale
+        return torch.clamp((x / scale).round_(), low, high).mul_(scale)  # in place: memory is what rounding costs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -39,12 +39,13 @@ class Rounded(torch.autograd.Function):
         x, scale, low, high = ctx.saved_tensors
         (gradient,) = gradients
         steps = x / scale
-        inside = (steps >= low) & (steps <= high)
+        held = torch.clamp(steps, low, high)
+        inside = held == steps
         of_x = gradient * inside
         if not ctx.needs_input_grad[1]:
             return of_x, None, None, None
-        slope = torch.clamp(torch.round(steps), low, high) - steps * inside
-        return of_x, (gradient * slope).sum_to_size(scale.shape), None, None
+        slope = held.round_().sub_(steps.mul_(inside))
+        return of_x, slope.mul_(gradient).sum_to_size(scale.shape), None, None
 
 
 def rounded(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class Grid(nn.Module):
 
     def forward(self, x: Tensor, name: str) -> Tensor:
         """The tensor of that name, rounded."""
-        return rounded(x, self._along(self.scale(x), x.ndim), self.low, self.high)
+        return rounded(x, self.along(self.scale(x), x.ndim), self.low, self.high)
 
     def scale(self, value: Tensor) -> Tensor:
         """The scale, or one a channel, as it is now, for a constant of that ``value``."""
@@ -80,7 +81,8 @@ class Grid(nn.Module):
         """The same as the plan writes it."""
         return replace(self.q, scale=tuple(float(s) for s in self.scale(value).detach().reshape(-1)))
 
-    def _along(self, scale: Tensor, rank: int) -> Tensor:
+    def along(self, scale: Tensor, rank: int) -> Tensor:
+        """One scale, or one a channel, as a factor of a tensor of so many axes."""
         axis = self.q.axis
         return scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(rank)])
 

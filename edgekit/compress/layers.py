@@ -47,11 +47,8 @@ class Layer:
         return found
 
 
-def layers_of(graph: ir.Model, skip: Sequence[str] = ()) -> list[Layer]:
-    """Every weight of two axes or more, once, save those of the nodes or of the names that ``skip`` (fnmatch) names.
-
-    Raises ConfigError for a pattern that names none, and where nothing is left.
-    """
+def weights_in(graph: ir.Model) -> dict[str, Layer]:
+    """Every weight of two axes or more, once, by its name."""
     found: dict[str, Layer] = {}
     for node in graph.graph:
         for position, outputs, inputs in WEIGHTS.get(node.op_type, ()):
@@ -62,6 +59,15 @@ def layers_of(graph: ir.Model, skip: Sequence[str] = ()) -> list[Layer]:
             if node.op_type == "Gemm" and not attributes(node).get("transB", 0):
                 outputs, inputs = inputs, outputs
             found.setdefault(str(weight.name), Layer(node, weight, outputs % array.ndim, inputs % array.ndim))
+    return found
+
+
+def layers_of(graph: ir.Model, skip: Sequence[str] = ()) -> list[Layer]:
+    """The weights of a graph, save those of the nodes or of the names that ``skip`` (fnmatch) names.
+
+    Raises ConfigError for a pattern that names none, and where nothing is left.
+    """
+    found = weights_in(graph)
     left: set[str] = set()
     for pattern in skip:
         called = {n: (n, str(layer.node.name)) for n, layer in found.items()}

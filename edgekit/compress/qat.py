@@ -8,17 +8,17 @@ train weights and, as learned step sizes (Esser et al. 2020), scales. It ends in
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
-import torch
 from torch import Tensor, nn
 
 from edgekit.compress.distill import Distillation, softened
 from edgekit.compress.grids import Grid, Learned, MovingRange, MovingWeight
+from edgekit.compress.kept import Kept
 from edgekit.compress.loss import Loss
 from edgekit.compress.module import GraphModule, from_torch
 from edgekit.compress.steps import Context, Outcome, method
@@ -26,7 +26,7 @@ from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError
 from edgekit.graph import all_units, constant
 from edgekit.passes import prepare
-from edgekit.quant import calibrate, numerics
+from edgekit.quant import calibrate, codebook, numerics
 from edgekit.quant.kernels import constant_weight
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import plan_for
@@ -41,15 +41,15 @@ class QuantizeAware:
     """Settings of ``quantize-aware``.
 
     ``scales`` are learned with the weights, or follow a moving range of what is seen. ``range`` is how the plan that it
-    starts from is drawn. Weights that are zero stay zero (``keep_zeros``), those of an output channel that are equal
-    stay equal (``keep_clusters``). ``distil`` is the share of the loss that comes from the network before compression,
-    softened by ``temperature``; with a share of 1 no labels are needed.
+    starts from is drawn. Weights that are zero stay zero (``keep_zeros``), and clustered ones share their few integers
+    (``keep_clusters``). ``distil`` is the share of the loss that comes from the network before compression, softened by
+    ``temperature``; with a share of 1 no labels are needed.
     """
 
     scales: Literal["learned", "moving"] = "learned"
     range: Literal["minmax", "percentile", "entropy", "mse"] = "mse"
     keep_zeros: bool = True
-    keep_clusters: bool = False
+    keep_clusters: bool = True
     distil: float = 0.0
     temperature: float = 4.0
     training: Training = field(default_factory=Training)
@@ -66,8 +66,9 @@ class QuantizeAware:
 def quantize_aware(graph: ir.Model, settings: QuantizeAware, context: Context) -> Outcome:
     """Train with the tensors of the post-training plan rounded. What comes out is a prepared graph and its plan."""
     prepared, plan = post_training(graph, settings, context)
-    module = QuantizedModule(prepared, plan, settings.scales == "learned")
-    kept = Kept(module, settings.keep_zeros, settings.keep_clusters)
+    shared = codebook.bounds(graph, prepared) if settings.keep_clusters else ()
+    module = QuantizedModule(prepared, plan, settings.scales == "learned", shared)
+    kept = Kept(module, settings.keep_zeros, module.units())
     how = settings.training
     loss = Loss(how.smoothing)
     if settings.distil:
@@ -75,6 +76,7 @@ def quantize_aware(graph: ir.Model, settings: QuantizeAware, context: Context) -
     history = train(
         module, context.training, how, context.progress, loss=loss, after_step=kept, resume=context.checkpoint
     )
+    kept(module)
     trained, found = finished(module)
     return Outcome(trained, {**history.facts, "scales": settings.scales}, found)
 
@@ -85,24 +87,27 @@ def post_training(graph: ir.Model, settings: QuantizeAware, context: Context) ->
     ranges = Method(settings.range)
     count = operator.length_hint(context.calibration)
     statistics = calibrate.observe(prepared, context.calibration, ranges, context.progress, count)
-    return prepared, plan_for(prepared, "int8", calibrate.ranges_of(statistics, ranges), context.rules)
+    rules = replace(context.rules, bounds=codebook.bounds(graph, prepared) if settings.keep_clusters else {})
+    return prepared, plan_for(prepared, "int8", calibrate.ranges_of(statistics, ranges), rules)
 
 
 class QuantizedModule(GraphModule):
     """A prepared graph whose planned tensors are rounded; ``learned`` trains their scales, else they follow ranges.
 
-    What the specification fixes stays, and what shares a scale has one grid.
+    What the specification fixes stays, as do the scales of the weights that ``shared`` names, whose values are few in
+    all channels only while the scales of these are in proportion; what shares a scale has one grid.
     """
 
     _of: Mapping[str, Grid] = {}  # by tensor; none while the graph is looked at unrounded
 
-    def __init__(self, graph: ir.Model, plan: QuantPlan, learned: bool) -> None:
+    def __init__(self, graph: ir.Model, plan: QuantPlan, learned: bool, shared: Iterable[str] = ()) -> None:
         super().__init__(graph.clone())
         if self.mixes_batch and not learned:
             raise ConfigError('scales: the graph mixes the batch with other axes, so no range is seen; take "learned"')
-        self.plan = plan
+        self.plan, self.shared = plan, [name for name in shared if name in plan]
         groups = joined(self.graph, plan)
-        fixed = {groups.find(str(u.outputs[0].name)) for u in all_units(self.graph.graph) if is_fixed(u, plan)}
+        pinned = {str(u.outputs[0].name) for u in all_units(self.graph.graph) if is_fixed(u, plan)}
+        fixed = {groups.find(name) for name in (*pinned, *self.shared)}
         members: dict[str, list[str]] = {}
         for name, q in plan.items():
             if q.dtype in STORED:
@@ -129,44 +134,14 @@ class QuantizedModule(GraphModule):
         grid = self._of.get(name)
         return tensor if grid is None else grid(tensor, name)
 
+    def units(self) -> dict[str, Tensor]:
+        """What each weight whose integers are ``shared`` is a multiple of: its scales, along its channels."""
+        return {name: self._of[name].along(self._of[name].first, self.tensor(name).ndim) for name in self.shared}
+
     def scales(self) -> dict[str, QParams]:
         """Every rounded tensor's scale as it is now."""
         values = super().constants()
         return {name: grid.now(values.get(name, grid.first)) for name, grid in self._of.items()}
-
-
-class Kept:
-    """After each step: zeros and clusters of the weights as they were at first.
-
-    Weights of one output channel that were equal stay equal (folding a BatchNormalization scales each channel by a
-    factor of its own): each takes the mean of its cluster, which gives centroids the mean of their gradients
-    (Han et al. 2016, "Deep compression", section 3, with a mean in place of the sum).
-    """
-
-    def __init__(self, module: QuantizedModule, zeros: bool, clusters: bool) -> None:
-        weights = {name: q for name, q in module.plan.items() if q.narrow and name in module.held}
-        arrays = {name: module.tensor(name).detach() for name in weights}
-        self._masks = {name: array != 0 for name, array in arrays.items() if zeros and bool((array == 0).any())}
-        self._labels = {name: _clusters(arrays[name], q) for name, q in weights.items()} if clusters else {}
-
-    def __call__(self, module: GraphModule) -> None:
-        """Put them back."""
-        for name, labels in self._labels.items():
-            weight = module.tensor(name)
-            labels = self._labels[name] = labels.to(weight.device)
-            sums = torch.zeros(int(labels.max()) + 1, device=weight.device).index_add_(0, labels, weight.reshape(-1))
-            weight.copy_((sums / torch.bincount(labels))[labels].reshape(weight.shape))
-        for name, mask in self._masks.items():
-            mask = self._masks[name] = mask.to(module.tensor(name).device)
-            module.tensor(name).mul_(mask)
-
-
-def _clusters(weight: Tensor, q: QParams) -> Tensor:
-    """For every weight the number of its cluster: equal weights of one channel have one."""
-    array = weight.numpy()
-    channel = np.zeros(array.shape) if q.axis is None else np.indices(array.shape)[q.axis]
-    _, labels = np.unique(np.stack([channel.reshape(-1), array.reshape(-1)]), axis=1, return_inverse=True)
-    return torch.from_numpy(labels.reshape(-1))
 
 
 def finished(module: QuantizedModule) -> tuple[ir.Model, QuantPlan]:

@@ -7,13 +7,15 @@ and a function ``(graph, settings, context) -> Outcome``.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import onnx_ir as ir
 
+from edgekit.compress.kept import Kept
+from edgekit.compress.loss import Loss
 from edgekit.compress.module import from_torch, to_torch
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError, ModelError
@@ -34,7 +36,7 @@ class Context:
     """What a method may use: training samples, those that calibrate, progress, and where a checkpoint may lie.
 
     ``source`` is the graph before the first step, ``folder`` what files are relative to, ``rules`` what is asked of a
-    plan.
+    plan. ``latency`` gives the time of several graphs on the target in terms of the first, measured in turns.
     """
 
     training: Iterable[Sample]
@@ -44,6 +46,7 @@ class Context:
     source: ir.Model | None = None
     folder: Path = Path()
     rules: Rules = field(default_factory=Rules)
+    latency: Callable[[Sequence[ir.Model]], Sequence[float]] | None = None
 
     def teacher(self, name: str = SOURCE, weights: str | None = None) -> ir.Model:
         """The source, or ``file.onnx`` or ``module:callable``, opened. Raises ModelError where there is none."""
@@ -185,8 +188,13 @@ def fine_tune(graph: ir.Model, settings: FineTune, context: Context) -> Outcome:
     return trained(graph, settings.training, context)
 
 
-def trained(graph: ir.Model, how: Training, context: Context, **more: Any) -> Outcome:
-    """The graph after training, with its last losses as facts; ``more`` goes to ``training.train``."""
+def trained(graph: ir.Model, how: Training, context: Context, loss: Loss | None = None) -> Outcome:
+    """The graph after training, with its last losses as facts; what earlier steps made zero or few stays so."""
     module = to_torch(graph)
-    history = train(module, context.training, how, context.progress, resume=context.checkpoint, **more)
+    kept = Kept(module)
+    loss = loss or Loss(how.smoothing)
+    history = train(
+        module, context.training, how, context.progress, loss=loss, after_step=kept, resume=context.checkpoint
+    )
+    kept(module)
     return Outcome(from_torch(module), history.facts)

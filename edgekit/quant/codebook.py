@@ -14,13 +14,18 @@ from edgekit.ops import OPS
 from edgekit.quant.kernels import constant_weight
 
 MOST = 256  # distinct values of a weight that still are a codebook
-SHARING = 4  # weights that share one value, on average: with fewer there is nothing to share
+SHARING = 3  # weights, zeros apart, that share one value, on average: with fewer there is nothing to share
 ROUNDING = 1e-5  # of a channel's largest weight: what float32 leaves of a factor
 
 
 def is_codebook(weights: Array) -> bool:
-    """Whether a tensor has so few distinct values that they are shared on purpose."""
-    return len(np.unique(weights)) <= min(MOST, weights.size / SHARING)
+    """Whether a tensor has so few distinct values that they are shared on purpose; zeros are pruned, not shared."""
+    others = weights[weights != 0]
+    if len(np.unique(others[: 8 * MOST])) > MOST:  # to sort all of an ordinary weight takes a while
+        return False
+    values = len(np.unique(others))
+    distinct = values + int(others.size < weights.size)
+    return 2 <= distinct <= MOST and values * SHARING <= others.size
 
 
 def bounds(source: ir.Model, prepared: ir.Model) -> dict[str, tuple[float, ...]]:

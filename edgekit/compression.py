@@ -28,6 +28,7 @@ from edgekit.quant.solve import Rules
 from edgekit.reference import serialize
 from edgekit.report.model import Compression
 from edgekit.samples import Samples, open_training
+from edgekit.timing import Timer
 
 if TYPE_CHECKING:
     from edgekit.stages import Work
@@ -104,7 +105,13 @@ class _Compiler:
 
         work = self._work
         context = Context(
-            training, work.calibration, work.progress, None, self._source, work.project.folder, self._rules(graph)
+            training,
+            work.calibration,
+            work.progress,
+            source=self._source,
+            folder=work.project.folder,
+            rules=self._rules(graph),
+            latency=Timer(work.precisions, work.config),
         )
         hashes = [work.sha256(graph), work.sha256(self._source), training.sha256, work.calibration.sha256]
         rules = [context.rules.per_channel_fully_connected, *sorted(context.rules.float_nodes)]

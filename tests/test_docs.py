@@ -11,7 +11,7 @@ import pytest
 from sample_reports import FULL
 
 from edgekit.contract import Contract, Port
-from edgekit.diagnose.diagnosis import Diagnosis, Finding, Loss
+from edgekit.diagnose.diagnosis import Diagnosis, Loss
 from edgekit.gate import GATES
 from edgekit.measure import Measurement
 from edgekit.report import model
@@ -43,6 +43,8 @@ SCHEMA = (ROOT / "docs" / "report-schema.md").read_text(encoding="utf-8")
 VALUES = [model.Report, model.ModelFacts, model.ArtifactFacts, model.CalibrationFacts, model.Evaluation, model.Fidelity]
 VALUES += [
     model.Compression,
+    model.Rung,
+    model.Finding,
     model.TensorFidelity,
     model.Parity,
     model.Verdict,
@@ -52,7 +54,6 @@ VALUES += [
     Port,
     Diagnosis,
     Loss,
-    Finding,
 ]
 
 

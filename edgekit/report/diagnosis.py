@@ -12,8 +12,9 @@ from rich.text import Text
 from edgekit.report import console, text
 
 if TYPE_CHECKING:
-    from edgekit.diagnose.diagnosis import Diagnosis, Finding
+    from edgekit.diagnose.diagnosis import Diagnosis
     from edgekit.diagnose.run import Diagnosed
+    from edgekit.report.model import Finding
 
 WORST = 12
 """How many tensors are named."""

@@ -142,7 +142,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Finding:
-    """One cause of lost accuracy (``edgekit.diagnose``): the tensors that it hurts, the worst first (none: the data), the figures of the first, what to do."""
+    """One cause of lost accuracy (``edgekit.diagnose``), the figures that give it away, and what to do.
+
+    ``tensors`` are those that it hurts, the worst first; none where it is in the data.
+    """
 
     cause: str
     tensors: tuple[str, ...]

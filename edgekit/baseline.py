@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from edgekit.report.model import Report, Verdict
 
 if TYPE_CHECKING:
     from edgekit.project import Limits
+
+COSTS = ("size", "macs", "parameters", "moved", "arena")
 
 TOLERANCE = 0.01
 """What may be lost against a baseline: a share of size and latency, and in accuracy this much of it all (1 point)."""
@@ -63,8 +65,8 @@ def read_report(path: Path) -> Report:
 
 
 def against(report: Report, baseline: Report, tolerance: float = TOLERANCE) -> tuple[Verdict, ...]:
-    """A verdict for the contract, the size, the accuracy, the float ops and the median latency of a baseline."""
-    found = [_contract(report, baseline), _size(report, baseline, tolerance), _float_ops(report, baseline)]
+    """A verdict for the contract, the costs, the accuracy, the float ops and the median latency of a baseline."""
+    found = [_contract(report, baseline), *_costs(report, baseline, tolerance), _float_ops(report, baseline)]
     if baseline.evaluation is not None:
         found.append(_accuracy(report, baseline, tolerance))
     if _same_machine(report, baseline):
@@ -78,11 +80,17 @@ def _contract(report: Report, baseline: Report) -> Verdict:
     return Verdict("baseline contract", 0.0, float(len(changes)), FAIL if changes else PASS, said)
 
 
-def _size(report: Report, baseline: Report, tolerance: float) -> Verdict:
-    value, before = report.artifact.bytes, baseline.artifact.bytes
-    limit = before * (1 + tolerance)
-    said = f"{text.size(value)}, it was {text.size(before)}"
-    return Verdict("baseline size", limit, value, PASS if value <= limit else FAIL, said)
+def _costs(report: Report, baseline: Report, tolerance: float) -> Iterator[Verdict]:
+    """What the bytes of both tell, and the baseline knows: none may grow by more than the tolerance."""
+    for gate in GATES:
+        before = gate.value(baseline) if gate.name in COSTS else None
+        if before is None:
+            continue
+        value, limit = gate.value(report), before * (1 + tolerance)
+        said = f"{'nothing' if value is None else gate.show(value)}, it was {gate.show(before)}"
+        yield Verdict(
+            f"baseline {gate.name}", limit, value, PASS if value is not None and value <= limit else FAIL, said
+        )
 
 
 def _float_ops(report: Report, baseline: Report) -> Verdict:

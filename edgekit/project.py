@@ -102,6 +102,10 @@ class Limits:
     float_ops: int | None = None
     agreement: float | None = None
     snr_db: float | None = None
+    macs: int | None = None
+    parameters: int | None = None
+    moved_bytes: int | None = None
+    arena_bytes: int | None = None
 
     def over(self, base: Limits) -> Limits:
         """These, with what they leave open taken from ``base``."""
@@ -274,6 +278,10 @@ def _limits(table: Table) -> Limits:
         float_ops=table.integer("float_ops"),
         agreement=table.number("agreement", most=1.0),
         snr_db=table.number("snr"),
+        macs=table.integer("macs"),
+        parameters=table.integer("parameters"),
+        moved_bytes=table.bytes("moved"),
+        arena_bytes=table.bytes("arena"),
     )
     table.close()
     return limits

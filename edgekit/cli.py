@@ -252,6 +252,27 @@ def inspect(artifact: Path, every_op: bool, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@json_flag
+def compare(a: Path, b: Path, as_json: bool) -> None:
+    """Tell what became of A in B: two artifacts, or two reports (a report.json, or the folder that it is in).
+
+    What grew, changed its scale or fell back to float, layer by layer; of reports also accuracy, noise and latency.
+
+    \b
+    edgekit compare released/model.tflite build/raspberry-pi-4-litert/model.tflite
+    edgekit compare released build/raspberry-pi-4-litert
+    """
+    from edgekit.compare import compare as compared
+    from edgekit.report import answers
+    from edgekit.report.codec import encode
+
+    found = compared(a, b)
+    answer(as_json, encode(found), lambda: answers.compared(found))
+
+
+@cli.command()
 @click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORT...")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Take the limits from its [gates].")
 @click.option("--baseline", type=click.Path(path_type=Path), metavar="REPORT", help="An earlier report.")

@@ -15,6 +15,7 @@ from edgekit.report import console, terminal, text, view
 from edgekit.report.codec import encode
 
 if TYPE_CHECKING:
+    from edgekit.compare import Difference
     from edgekit.doctor import Check
     from edgekit.measure import Comparison, Measurement
     from edgekit.recheck import Recheck
@@ -108,6 +109,37 @@ def verify(found: Recheck) -> Parts:
     rows = [*view.accuracy(found.evaluation), *view.noise(found.fidelity)]
     yield console.indented(terminal.comparison(rows, "artifact"))
     yield console.indented(terminal.worst(found.fidelity, WORST))
+
+
+KINDS = {
+    "float": "fell back to float",
+    "integer": "came to integers",
+    "grew": "grew",
+    "noisier": "noisier",
+    "new": "new",
+    "gone": "gone",
+    "scale": "changed scale",
+    "shrank": "shrank",
+}
+"""What became of an op or tensor, the worst first."""
+
+
+def compared(found: Difference) -> Parts:
+    """Totals of both, then every layer that changed."""
+    yield Text.assemble((found.b, "bold"), f" against {found.a}\n")
+    table = console.table(Column("", no_wrap=True), console.number("before"), console.number("after"), Column("change"))
+    for total in found.totals:
+        change = "" if total.ratio is None else f"{total.ratio:.3f}x"
+        table.add_row(total.name, total.before, Text(total.after, style="bold"), change)
+    yield console.indented(table)
+    if found.contract:
+        yield console.indented(console.labelled(("contract", line) for line in found.contract))
+    changes = console.table(Column("change", no_wrap=True), console.name("layer"), Column(""))
+    order = list(KINDS)
+    for one in sorted(found.changes, key=lambda one: order.index(one.kind)):
+        style = "bold red" if one.kind in ("float", "noisier") else ""
+        changes.add_row(Text(KINDS[one.kind], style=style), Text(one.name), Text(one.said))
+    yield console.indented(changes) if changes.row_count else Text("  every layer is as it was")
 
 
 def gates(reports: Sequence[Report]) -> Parts:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.gate import FAIL, GATES, INCONCLUSIVE, PASS, SLACK, float_ops, judge
+from edgekit.gate import FAIL, GATES, INCONCLUSIVE, PASS, SLACK, exit_code, float_ops, judge
+from edgekit.output import prepare_folder, write
 from edgekit.report import json, text
 from edgekit.report.model import Report, Verdict
 
@@ -36,14 +37,18 @@ def judge_again(
 ) -> list[Report]:
     """The reports at ``paths`` with new verdicts: on the limits of ``config`` (else their own), then on ``baseline``.
 
-    A path is a report.json or the folder that it is in. Raises InputError, also when there is nothing to judge by.
+    A path is a report.json or the folder that it is in. A baseline that is not there yet becomes a copy of the report,
+    once that passed. Raises InputError, also when there is nothing to judge by.
     """
     from edgekit.project import load_project
 
     project = load_project(config) if config is not None else None
-    before = read_report(baseline) if baseline is not None else None
-    if tolerance is not None and (before is None or tolerance < 0):
+    first = baseline is not None and not baseline.exists()
+    before = read_report(baseline) if baseline is not None and not first else None
+    if tolerance is not None and (baseline is None or tolerance < 0):
         raise InputError("--tolerance goes with --baseline, and is at least 0")
+    if first and len(paths) > 1:
+        raise InputError(f"{baseline}: there is no baseline yet, and it can be made from one report, not {len(paths)}")
     judged = []
     for path in paths:
         report = read_report(path)
@@ -53,9 +58,12 @@ def judge_again(
             verdicts = judge(report, recorded_limits(report))
         if before is not None:
             verdicts += against(report, before, TOLERANCE if tolerance is None else tolerance)
-        if not verdicts:
+        if not verdicts and not first:
             raise InputError(f"{path}: no limits to hold it against: give --config with [gates], or --baseline")
         judged.append(replace(report, gates=verdicts))
+    if baseline is not None and first and exit_code(judged[0].gates) == 0:
+        prepare_folder(baseline.parent)
+        write(baseline, json.render(judged[0]))
     return judged
 
 

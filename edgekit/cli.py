@@ -275,7 +275,12 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
 @cli.command()
 @click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORT...")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Take the limits from its [gates].")
-@click.option("--baseline", type=click.Path(path_type=Path), metavar="REPORT", help="An earlier report.")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="REPORT",
+    help="An earlier report; made if there is none.",
+)
 @click.option("--tolerance", type=float, metavar="SHARE", help="What may be lost against it; 0.01 by default.")
 @junit_option
 @markdown_option
@@ -294,7 +299,11 @@ def gate(reports: Sequence[Path], as_json: bool, **flags: Any) -> None:
     from edgekit.gate import exit_code
     from edgekit.report import answers, store
 
+    first = flags["baseline"] is not None and not flags["baseline"].exists()
     judged = judge_again(reports, flags["config"], flags["baseline"], flags["tolerance"])
+    if first:
+        known = "written; commit it" if flags["baseline"].exists() else "not written: a gate did not pass"
+        click.echo(f"{flags['baseline']}: there was no baseline; {known}", err=True)
     store.save(judged, flags["junit"], flags["markdown"])
     code = exit_code([verdict for report in judged for verdict in report.gates])
     answer(as_json, {"exit_code": code, "reports": answers.gates_json(judged)}, lambda: answers.gates(judged))

@@ -19,7 +19,7 @@ from edgekit.project import Project
 from edgekit.quant.from_qdq import lift
 from edgekit.report.model import Report
 from edgekit.samples import Samples, look
-from edgekit.stages import Work
+from edgekit.stages import Prepared, Work
 from edgekit.target import Target, list_targets, load_target
 from edgekit.toml_table import near_misses
 
@@ -37,6 +37,20 @@ def build(
     Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
     reused. Gates are judged in the reports, not raised.
     """
+    made = prepared(project, targets, out, progress, command)
+    work = made.work
+    found = ladder.climb(made) if project.calibration.method == "auto" else work.built(made.lifted)
+    for built in found:
+        work.examine(built, made.graph)
+    if work.evaluation is not None:
+        work.warnings += look(work.evaluation, "evaluation")
+    return [work.publish(built, work.report(built, found, made.facts)) for built in found]
+
+
+def prepared(
+    project: Project, targets: Sequence[str], out: Path, progress: Progress | None = None, command: str = ""
+) -> Prepared:
+    """The first half of a build: load, check and compress. Raises EdgekitError."""
     work = Work(project, prepare_folder(out), progress or SilentProgress(), command)
     _known_gates(project)
     ladder.refuse_idle(project, targets)
@@ -62,14 +76,9 @@ def build(
             )
         if calibrated:
             work.warnings += look(work.calibration)
-    lifted = compression.compress(work, source.model, lifted)
+    trainable, lifted = compression.compress(work, source.model, lifted)
     facts = work.model_facts(graph, work.wants_ranges) | {"source_check": check}
-    found = ladder.climb(work, lifted, graph, facts) if project.calibration.method == "auto" else work.built(lifted)
-    for built in found:
-        work.examine(built, graph)
-    if work.evaluation is not None:
-        work.warnings += look(work.evaluation, "evaluation")
-    return [work.publish(built, work.report(built, found, facts)) for built in found]
+    return Prepared(work, source.model, graph, trainable, lifted, facts)
 
 
 def _profile(project: Project, name: str) -> Target:

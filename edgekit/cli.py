@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG = Path("edgekit.toml")
 INTERRUPTED = 130
+NO_MODEL = "no model: give MODEL, or write an edgekit.toml (edgekit init does)"
 EXIT_CODES = """\b
 Exit codes:
   0  all gates hold
@@ -153,7 +154,7 @@ def build(model: str | None, targets: Sequence[str], out: Path, config: Path | N
     """
     config = existing_config(config)
     if model is None and config is None:
-        raise click.UsageError("no model: give MODEL, or write an edgekit.toml (edgekit init does)")
+        raise click.UsageError(NO_MODEL)
     from edgekit.build import build as build_all
     from edgekit.gate import exit_code
     from edgekit.project import Project
@@ -230,6 +231,37 @@ def verify(artifact: Path, model: str | None, config: Path | None, **flags: Any)
     project = Project.from_flags(model, existing_config(config), settings_of(flags))
     found = recheck(artifact, project, progress(flags["quiet"]))
     answer(flags["as_json"], found, lambda: answers.verify(found))
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--target", "-t", "target", required=True, metavar="NAME", help="Whose artifact to look into.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build"), metavar="FOLDER", show_default=True)
+@config_option
+@click.option("--weights", "model__weights", metavar="FILE", help="The model's weights: safetensors, or a state_dict.")
+@click.option("--calibration", "calibration__data", metavar="DATA", help=".npz, .npy, a folder, or module:iterable.")
+@click.option("--evaluation", "evaluation__data", metavar="DATA", help="Held-out data.")
+@click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@quiet_flag
+@json_flag
+def diagnose(model: str | None, target: str, out: Path, config: Path | None, **flags: Any) -> None:
+    """Say where MODEL loses accuracy on a target, and why.
+
+    Builds its artifact as edgekit build does, quantizes one tensor after the other alone to see what each costs, and
+    names the causes with what to do about them.
+
+    \b
+    edgekit diagnose --config edgekit.toml --target raspberry-pi-4-litert
+    """
+    config = existing_config(config)
+    if model is None and config is None:
+        raise click.UsageError(NO_MODEL)
+    from edgekit.diagnose.run import run
+    from edgekit.project import Project
+    from edgekit.report import diagnosis
+
+    found = run(Project.from_flags(model, config, settings_of(flags)), target, out, progress(flags["quiet"]))
+    answer(flags["as_json"], found, lambda: diagnosis.parts(found))
 
 
 @cli.command()

@@ -48,13 +48,13 @@ def read(project: Project) -> list[Any]:
     return steps
 
 
-def compress(work: Work, source: ir.Model, lifted: Lifted) -> Lifted:
-    """The graph after every step, prepared; what was finished before comes from the cache.
+def compress(work: Work, source: ir.Model, lifted: Lifted) -> tuple[ir.Model, Lifted]:
+    """The graph after every step, as it can be trained on and prepared; what was finished before comes from the cache.
 
     A step with ``keep_if = "latency"`` is taken back where the artifact is not really faster after it.
     """
     if not work.compress_steps:
-        return lifted
+        return source, lifted
     if lifted.scales:
         raise ConfigError("the model is quantized to int8 already; [[compress]] needs the float model")
     for step in work.compress_steps:
@@ -64,13 +64,23 @@ def compress(work: Work, source: ir.Model, lifted: Lifted) -> Lifted:
     return _Compiler(work, opened(source)).run(lifted)
 
 
+def trained(work: Work, graph: ir.Model, step: Any) -> Lifted:
+    """The graph after one step more."""
+    compiler = _Compiler(work, opened(graph))
+    ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
+    training = open_training(work.project, step.data, ports)
+    with work.stage(f"compress: {step.method.name}"):
+        found, _, plan = compiler._applied(opened(graph), step, training)
+    return _lifted(found, plan)
+
+
 class _Compiler:
     """One compile stage under way."""
 
     def __init__(self, work: Work, source: ir.Model) -> None:
         self._work, self._source = work, source
 
-    def run(self, prepared: Lifted) -> Lifted:
+    def run(self, prepared: Lifted) -> tuple[ir.Model, Lifted]:
         """Step after step."""
         graph = self._source
         ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
@@ -85,7 +95,7 @@ class _Compiler:
             if facts.get("kept", True):
                 graph, prepared = found, after
             self._work.compression.append(self._said(step.method.name, prepared.graph, facts))
-        return prepared
+        return graph, prepared
 
     def _applied(
         self, graph: ir.Model, step: Any, training: Samples

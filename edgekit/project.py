@@ -49,7 +49,8 @@ class CalibrationConfig:
     ``rounding``: weights to the nearest integer, or with regard to what they multiply (``quant.reconstruct``).
     ``equalize``: channels are scaled so that all use their tensor's integers (``quant.equalize``).
 
-    ``method``: as these keys say, or ``auto``: the first rung of a ladder whose artifacts pass the accuracy gates.
+    ``method``: as these keys say, or ``auto``: the first rung of a ladder whose artifacts pass the accuracy gates;
+    ``training`` is labelled data for its last rung, quantization-aware training.
 
     ``supply`` says how to come by a recipe's data that is not there yet.
     """
@@ -63,6 +64,7 @@ class CalibrationConfig:
     rounding: str = "reconstruct"
     equalize: bool = True
     method: str = "given"
+    training: str | None = None
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputCo
         "rounding": table.choice("rounding", ROUNDINGS),
         "equalize": table.flag("equalize"),
         "method": table.choice("method", CALIBRATIONS),
+        "training": table.text("training"),
     }
     table.close()
     given = {key: value for key, value in given.items() if value is not None}

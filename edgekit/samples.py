@@ -67,6 +67,11 @@ class Samples:
             return self.survey().count
         return self._count if self._limit is None else min(self._count, self._limit)
 
+    def some(self, most: int) -> Samples:
+        """At most so many of the data's samples, spread evenly."""
+        limit = most if self._limit is None else min(most, self._limit)
+        return Samples(self.data, self._records, list(self.inputs.values()), limit)
+
     @property
     def sha256(self) -> str:
         """A digest of the raw samples that are used, in order, and of the preprocessing."""

@@ -69,6 +69,22 @@ class Basis:
     kept: Mapping[str, Range]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A build whose artifacts are still to be made, by ``work``.
+
+    ``source`` is the model as it came, ``graph`` the prepared float graph that artifacts are judged by, ``trainable``
+    the graph after every ``[[compress]]`` step, ``lifted`` the same prepared, ``facts`` what all reports say alike.
+    """
+
+    work: Work
+    source: ir.Model
+    graph: ir.Model
+    trainable: ir.Model
+    lifted: Lifted
+    facts: dict[str, Any]
+
+
 @dataclass
 class Built:
     """One artifact, the float graph that it holds in integers, and what was found out about it."""

@@ -89,10 +89,16 @@ class Survey:
             found.append(f"{purpose}: all {self.count} samples are the same")
         if purpose == "evaluation" and len(self._labels) == 1 and self._labelled > 1:
             found.append(f"{purpose}: all {self._labelled} labels are {next(iter(self._labels))}")
+        odd = self.odd_inputs()
         for name, seen in self.seen.items():
-            said = (self._constant(seen), self._range(name, seen), self._layout(name, seen))
+            said = (self._constant(seen), *odd.get(name, ()))
             found += [f"{purpose}: input {name}: {text}" for text in said if text]
         return found
+
+    def odd_inputs(self) -> dict[str, list[str]]:
+        """The inputs whose values do not fit their declared preprocessing, and why not."""
+        found = {name: [self._range(name, seen), self._layout(name, seen)] for name, seen in self.seen.items()}
+        return {name: said for name, lines in found.items() if (said := [line for line in lines if line])}
 
     def _constant(self, seen: Seen) -> str:
         if not seen.constant:

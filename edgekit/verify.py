@@ -92,7 +92,7 @@ class ArtifactModel:
 
 
 @dataclass
-class _Noise:
+class Noise:
     """Sums for one tensor's signal-to-noise ratio."""
 
     signal: float = 0.0
@@ -136,7 +136,7 @@ class _Noise:
 
 
 @dataclass
-class _Scaled(_Noise):
+class _Scaled(Noise):
     """Sums for a tensor whose channels were equalized: each is compared up to a factor. ``axes`` lie within one."""
 
     axes: tuple[int, ...] = ()
@@ -168,8 +168,8 @@ def fidelity(
     channels = _channels(prepared.graph) if equalized else {}
     unsized = {value.name for value in prepared.graph.outputs if selects(value.producer())}
     reference, candidate = FloatModel(prepared, inner=True), ArtifactModel(data, prepared)
-    outputs: dict[str, _Noise] = {}
-    inner: dict[str, _Noise] = {}
+    outputs: dict[str, Noise] = {}
+    inner: dict[str, Noise] = {}
     count, hiding = 0, masked(prepared.graph)
     with progress.task("verify", limit) as step:
         for sample in _first(samples, limit):
@@ -177,13 +177,13 @@ def fidelity(
             for name, value in wanted.items():
                 if name in unsized:
                     continue
-                outputs.setdefault(name, _Noise()).add(value, got[name].reshape(value.shape), keep_mean=True)
+                outputs.setdefault(name, Noise()).add(value, got[name].reshape(value.shape), keep_mean=True)
             for name, value in candidate.tensors().items():
                 known = reference.tensors.get(name)
                 if known is not None and known.shape == value.shape:
                     if name in hiding:
                         known, value = known[known > SURE], value[known > SURE]
-                    sums = inner.setdefault(name, _Scaled(axes=channels[name]) if name in channels else _Noise())
+                    sums = inner.setdefault(name, _Scaled(axes=channels[name]) if name in channels else Noise())
                     sums.add(known, value)
                     sums.limits(value, candidate.file.quant.get(name))
             count += 1
@@ -210,7 +210,7 @@ def _channels(graph: ir.Graph) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _row(name: str, ops: Mapping[str, str], noise: _Noise, file: ArtifactFile) -> TensorFidelity:
+def _row(name: str, ops: Mapping[str, str], noise: Noise, file: ArtifactFile) -> TensorFidelity:
     q = file.quant.get(name)
     scale, zero, dtype = (q.scale[0], q.zero_point[0], q.dtype) if q is not None else (None, None, "float32")
     return TensorFidelity(name, ops.get(name, "input"), noise.snr_db, dtype, scale, zero, noise.saturated)

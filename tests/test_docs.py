@@ -11,6 +11,7 @@ import pytest
 from sample_reports import FULL
 
 from edgekit.contract import Contract, Port
+from edgekit.diagnose.diagnosis import Diagnosis, Finding, Loss
 from edgekit.gate import GATES
 from edgekit.measure import Measurement
 from edgekit.report import model
@@ -49,6 +50,9 @@ VALUES += [
     Measurement,
     Contract,
     Port,
+    Diagnosis,
+    Loss,
+    Finding,
 ]
 
 

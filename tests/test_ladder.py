@@ -73,12 +73,24 @@ def test_it_climbs_until_the_gates_of_all_targets_hold(project: Path) -> None:
 
 
 def test_where_no_rung_holds_the_best_is_built_and_its_gate_fails(project: Path) -> None:
-    (report,) = built(project, "snr = 200\n", (TFLITE,))
+    (report,) = built(project, "snr = 200\nfloat_ops = 0\n", (TFLITE,))
     assert tried(report) == ["plain", "ranges", "equalize and correct", "adaround"]
     best = max(report.rungs, key=lambda rung: rung.snr_db or 0.0)
     assert best.chosen and sum(rung.chosen for rung in report.rungs) == 1
-    assert report.gates[0].status == "fail"
+    assert {verdict.gate: verdict.status for verdict in report.gates} == {"snr": "fail", "float_ops": "pass"}
+    assert "ladder: mixed is left out: a gate limits float_ops" in report.warnings
     assert report.fidelity is not None and min(report.fidelity.outputs.values()) == best.snr_db
+
+
+def test_the_fewest_layers_that_are_enough_compute_in_float(project: Path) -> None:
+    (report,) = built(project, "snr = 38\n", (TFLITE,))
+    mixed = [rung for rung in report.rungs if rung.name.startswith("mixed")]
+    chosen = next(rung for rung in report.rungs if rung.chosen)
+    assert mixed and chosen.holds and report.gates[0].status == "pass" and report.artifact.precision == "mixed"
+    count = int(chosen.name.split()[1])
+    assert 1 <= count < 4 and f"mixed: {count - 1} layer" not in {r.name[:14] for r in mixed if r.holds}
+    said = [warning for warning in report.warnings if "computes in float" in warning]
+    assert len(said) == count and all("alone: " in warning for warning in said)
 
 
 def test_without_a_gate_of_accuracy_there_is_nothing_to_climb_for(project: Path) -> None:

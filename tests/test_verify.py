@@ -58,8 +58,8 @@ def scored(*rows: list[float], labels: list[Any] | None = None) -> list[Sample]:
 # -- signal-to-noise ------------------------------------------------------------------------------------------------
 
 
-def of_noise(signal: Array, noise: Array, keep_mean: bool = False) -> verify._Noise:
-    found = verify._Noise()
+def of_noise(signal: Array, noise: Array, keep_mean: bool = False) -> verify.Noise:
+    found = verify.Noise()
     for wanted, off in zip(signal, noise, strict=True):
         found.add(wanted, wanted + off, keep_mean)
     return found
@@ -88,11 +88,11 @@ def test_no_noise_and_no_signal() -> None:
 
 
 def test_values_at_the_ends_of_a_range_are_counted() -> None:
-    noise = verify._Noise()
+    noise = verify.Noise()
     assert noise.saturated is None
     noise.limits(np.float32([-1.28, -1.27, 0.0, 1.26, 1.27, 1.27]), QParams("int8", (0.01,), (0,)))
     assert noise.saturated == pytest.approx(3 / 6)
-    relu = verify._Noise()
+    relu = verify.Noise()
     relu.limits(np.float32([0.0, 0.0, 1.0, 2.55]), QParams("int8", (0.01,), (-128,)))
     assert relu.saturated == pytest.approx(1 / 4)  # zero as the lower end is no saturation
 

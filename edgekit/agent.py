@@ -35,6 +35,7 @@ import gc
 import io
 import json
 import platform
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -311,19 +312,20 @@ def feeds(specs: list[Spec], inputs: str) -> Feeds:
     """A value for every input: random, zeros, or from the .npz at the path ``inputs``. Raises Problem."""
     if inputs not in ("random", "zeros"):
         return npz_feeds(specs, inputs)
-    generator = np.random.RandomState(SEED)
+    generator = random.Random(SEED)  # numpy's own takes 20 ms to import
     return {name: made(generator, shape, dtype, inputs == "zeros") for name, shape, dtype in specs}
 
 
 def made(generator: Any, shape: list[int], dtype: str, zeros: bool) -> Any:
-    """Floats are normal, small integers use their whole range; wide integers, which may be indices, are 0."""
-    kind = np.dtype(dtype)
+    """Floats are about normal, small integers use their whole range; wide integers, which may be indices, are 0."""
+    kind, count = np.dtype(dtype), int(np.prod(shape))
     if zeros or kind.kind not in "iuf" or (kind.kind != "f" and kind.itemsize > 2):
         return np.zeros(shape, kind)
-    if kind.kind == "f":
-        return np.asarray(generator.standard_normal(shape)).astype(kind)
-    low, high = np.iinfo(kind).min, np.iinfo(kind).max
-    return np.asarray(generator.randint(low, high + 1, shape)).astype(kind)
+    width = 4 if kind.kind == "f" else kind.itemsize
+    drawn = generator.getrandbits(8 * width * count or 1).to_bytes(width * count or 1, "little")
+    if kind.kind != "f":
+        return np.frombuffer(drawn, kind, count).reshape(shape)
+    return ((np.frombuffer(drawn, np.uint8, 4 * count).reshape(*shape, 4).sum(-1) - 510.0) / 148.0).astype(kind)
 
 
 def npz_feeds(specs: list[Spec], path: str) -> Feeds:
@@ -424,7 +426,7 @@ def throttled() -> int | None:
 def machine() -> dict[str, Any]:
     """What the numbers belong to. Whatever the system does not say is None."""
     cpu = dict(line.replace("\t", "").split(":", 1) for line in content("/proc/cpuinfo").splitlines() if ":" in line)
-    model = cpu.get("model name") or cpu.get("Hardware") or platform.processor() or platform.machine()
+    model = cpu.get("model name") or cpu.get("Hardware") or platform.machine()
     total = [int(line.split()[1]) for line in content("/proc/meminfo").splitlines() if line.startswith("MemTotal:")]
     cores, limit, now = os.cpu_count(), number(clock("cpuinfo_max_freq")), state()
     return {
@@ -489,4 +491,4 @@ def pin(cpus: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    os._exit(main(sys.argv[1:]))  # all is said, and the runtimes take their time to leave

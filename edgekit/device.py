@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgekit.errors import ConfigError
 from edgekit.toml_table import Table, near_misses
@@ -60,30 +61,31 @@ def find_device(name: str, devices: Mapping[str, Device], file: str) -> Device:
 
 def _device(name: str, table: Table, home: Path) -> Device:
     transport = table.choice("transport", tuple(KEYS))
-    if transport is None:
-        raise table.need("transport")
-    for key in table.data:
-        if any(key in keys for keys in KEYS.values()) and key not in KEYS[transport]:
-            accepted = ", ".join(("transport", *KEYS[transport], *COMMON))
-            raise table.error(key, f"has no meaning with transport = {transport!r}; accepted: {accepted}")
     given = {
         "host": table.text("host"),
         "options": table.texts("options"),
         "serial": table.text("serial"),
         "command": table.texts("command"),
-        "python": table.text("python") or (sys.executable if transport == "local" else None),
-        "folder": table.text("folder") or FOLDERS.get(transport),
+        "python": table.text("python"),
+        "folder": table.text("folder"),
         "threads": table.integer("threads", least=1),
         "cpus": table.integers("cpus", least=0),
     }
     table.close()
+    if transport is None:
+        raise table.need("transport")
     _check(table, transport, given)
-    facts = {key: value for key, value in given.items() if value is not None}
-    return Device(name, transport, home=home, **facts)  # type: ignore[arg-type]
+    defaults = {"folder": FOLDERS.get(transport), "python": sys.executable if transport == "local" else None}
+    facts: dict[str, Any] = {key: value for key in given if (value := given[key] or defaults.get(key)) is not None}
+    return Device(name, transport, home=home, **facts)
 
 
 def _check(table: Table, transport: str, given: Mapping[str, object]) -> None:
-    """What a transport cannot do without, and what ssh would take for an option. Raises ConfigError."""
+    """What a transport cannot do without, what it has no use for, and what ssh would take for an option."""
+    accepted = ("transport", *KEYS[transport], *COMMON)
+    for key in table.data:
+        if key not in accepted:
+            raise table.error(key, f"has no meaning with transport = {transport!r}; accepted: {', '.join(accepted)}")
     host = given["host"]
     if transport == "ssh" and not host:
         raise table.need("host")

@@ -17,7 +17,6 @@ from edgekit.report import text
 from edgekit.transports.connection import Connection
 
 DISK_BYTES = 100_000_000
-PYTHON = (3, 8)
 
 
 def diagnose(device: Device, clean: bool = False) -> tuple[Check, ...]:
@@ -44,9 +43,7 @@ def _reached(connection: Connection) -> Iterator[Check]:
     device, hello = connection.device, connection.hello
     python = ".".join(map(str, hello["python"]))
     yield Check("device", device.name, OK, f"reached by {device.transport}, keeps files in {hello['folder']}")
-    old = tuple(hello["python"][:2]) < PYTHON
-    fix = f"install Python {'.'.join(map(str, PYTHON))} or newer" if old else ""
-    yield Check("python", "python", MISSING if old else OK, f"{python} ({device.python})", fix)
+    yield Check("python", "python", OK, f"{python} ({device.python})")
     free = hello["free_bytes"]
     fix = "" if free >= DISK_BYTES else f"free some space: {text.size(DISK_BYTES)} are comfortable"
     yield Check("room", "disk", WARNING if fix else OK, f"{text.size(free)} free", fix)

@@ -29,7 +29,7 @@ from edgekit.doctor import TRIALS
 from edgekit.errors import DeviceError, ModelError
 from edgekit.measure import effort, request_for
 from edgekit.runtimes import open_session
-from edgekit.transports.connection import Connection, bench_on
+from edgekit.transports.connection import START, Connection, bench_on
 
 ORT = "onnxruntime"
 STAND_IN = Path(__file__).parent / "stand_in"
@@ -216,6 +216,17 @@ def test_a_command_that_fails_says_why(here: Device) -> None:
     assert failure(ended, Connection.files) == "the agent was ended by SIGTERM"
 
 
+def test_a_shell_that_greets_is_not_listened_to(here: Device) -> None:
+    with Connection(replace(here, command=("sh", "-c", 'echo "Welcome home!"; exec "$0" "$@"'))) as connection:
+        assert connection.files() == {}
+
+
+def test_a_python_that_is_too_old() -> None:
+    old = f"import sys; sys.version_info, sys.version = (2, 7), '2.7.18 (default)'\n{START}"
+    done = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Python 3.8 or newer is needed, this is 2.7.18\n")
+
+
 def test_a_device_that_hangs(here: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.transports.connection.START_SECONDS", 0.3)
     assert failure(replace(here, command=("sh", "-c", "sleep 30")), Connection.files) == "no answer within 0 s"
@@ -322,7 +333,7 @@ def servers(processes: list[int]) -> list[int]:
 
 
 def far_ends(processes: list[int]) -> list[int]:
-    return [process for process in processes if "exec(eval" in argument_of(process)]
+    return [process for process in processes if "exec(eval(" in argument_of(process)]
 
 
 @dataclass

@@ -29,7 +29,10 @@ from edgekit.runtimes import read
 from edgekit.transports import last_line, transport_of
 
 FAR_END = Path(__file__).with_name("far_end.py")
-START = "exec(eval(open(0,'rb',0,closefd=False).readline()))"
+START = (
+    "import sys; sys.version_info < (3, 8) and sys.exit('Python 3.8 or newer is needed, this is ' + "
+    "sys.version.split()[0]); exec(eval(open(0, 'rb', 0, closefd=False).readline()))"
+)
 START_SECONDS = 60.0
 END_SECONDS = 5.0
 BYTES_PER_SECOND = 50_000  # what a slow connection can do, for how long to wait
@@ -80,9 +83,8 @@ class Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        broken = self._lost or kind is not None
         self._end()
-        if broken and self.hello:  # what died there could not clean up; the next one does
+        if self._lost and self.hello:  # what died there could not clean up; the next one does
             with suppress(DeviceError), Connection(self.device):
                 pass
 
@@ -121,15 +123,14 @@ class Connection:
         with self._within(patience(request)):
             self._send(self._agent(request))
             about = self._receive({str(path): there})
-        ended = False
+        done = False
         try:
             yield DeviceModel(self, str(path), there, about)
-            ended = True
-        finally:
-            if not ended:  # it may be in the middle of a message
-                self._kill()
-        if not self._lost:
             self._exchange({"bytes": 0})
+            done = True
+        finally:
+            if not done:  # it may be in the middle of a message
+                self._hang_up()
 
     def batch(self, inputs: Arrays, names: Mapping[str, str], seconds: float) -> Arrays:
         """The outputs that the loaded model gives for inputs, both with a sample a row."""
@@ -183,6 +184,8 @@ class Connection:
         """The next message; ``names`` says what files here are called there. Raises the error that it reports."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
+        while line and not line.startswith(b"{"):  # what a shell there says before it starts a command
+            line = self._process.stdout.readline()
         try:
             message: Message = json.loads(line)
         except ValueError as error:
@@ -242,14 +245,17 @@ class Connection:
 
     def _status(self) -> int:
         """The exit status of the process, which is given a moment after its standard input has been closed."""
-        assert self._process.stdin is not None
-        with suppress(OSError):
-            self._process.stdin.close()
+        self._hang_up()
         try:
             return self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self._kill()
             return self._process.wait()
+
+    def _hang_up(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
 
     def _kill(self) -> None:
         """End the process and whatever it has started here."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 from edgekit.device import Device
 from edgekit.transports import last_line, quoted
 
-OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3", "RequestTTY=no")
+OPTIONS = (
+    "BatchMode=yes",
+    "ConnectTimeout=10",
+    "ServerAliveInterval=5",
+    "ServerAliveCountMax=3",
+    "RequestTTY=no",
+    "RemoteCommand=none",
+)
 FAILED = 255  # ssh's own exit status; all others are those of what it ran
 
 REASONS = (

@@ -362,7 +362,7 @@ def doctor(device: str | None, config: Path | None, clean: bool, as_json: bool) 
         raise click.UsageError("--clean goes with --device")
     checks = device_doctor.diagnose(there, clean) if there else checkup.diagnose(Path())
     code = checkup.exit_code(checks)
-    answer(as_json, {"exit_code": code, "checks": checks}, lambda: answers.doctor(checks))
+    answer(as_json, {"exit_code": code, "checks": checks}, lambda: answers.doctor(checks, device))
     sys.exit(code)
 
 

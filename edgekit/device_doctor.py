@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from edgekit.device import Device
 from edgekit.doctor import MISSING, OK, RUNTIMES, TRIALS, WARNING, Check
-from edgekit.errors import DeviceError, ModelError
+from edgekit.errors import DeviceError, EdgekitError, ModelError
 from edgekit.measure import hindered
 from edgekit.report import text
 from edgekit.transports.connection import Connection
@@ -20,23 +21,22 @@ DISK_BYTES = 100_000_000
 
 
 def diagnose(device: Device, clean: bool = False) -> tuple[Check, ...]:
-    """All checks; with ``clean`` what is kept on the device is removed afterwards."""
+    """All checks; with ``clean`` what is kept on the device is removed afterwards. One runtime is enough."""
     try:
         with Connection(device) as connection:
             checks = [*_reached(connection), *_machine(connection)]
-            checks += [_runtime(connection, name, install) for name, _, install in RUNTIMES]
-            checks.append(_kept(connection, clean))
+            runtimes = [_runtime(connection, name, install) for name, _, install in RUNTIMES]
+            kept = _kept(connection, clean)
     except DeviceError as error:
-        return (Check("device", device.name, MISSING, str(error)),)
-    if any(check.status == OK for check in checks if check.group == "runtimes"):  # one is enough
-        checks = [_optional(check) for check in checks]
-    return tuple(checks)
+        return (Check("device", device.name, MISSING, _said(device, error)),)
+    if any(check.status == OK for check in runtimes):
+        runtimes = [check if check.status == OK else replace(check, status=WARNING) for check in runtimes]
+    return (*checks, *runtimes, kept)
 
 
-def _optional(check: Check) -> Check:
-    if check.group != "runtimes" or check.status != MISSING:
-        return check
-    return Check(check.group, check.name, WARNING, check.found, check.fix)
+def _said(device: Device, error: EdgekitError) -> str:
+    """An error without what stands beside it anyway."""
+    return str(error).removeprefix(f"device {device.name}: ").partition("; install it")[0]
 
 
 def _reached(connection: Connection) -> Iterator[Check]:
@@ -53,7 +53,9 @@ def _machine(connection: Connection) -> Iterator[Check]:
     try:
         found = connection.ask({"do": "facts"})
     except DeviceError as error:
-        yield Check("packages", "numpy", MISSING, str(error), "pip install numpy")
+        yield Check(
+            "packages", "numpy", MISSING, _said(connection.device, error), _there(connection, "pip install numpy")
+        )
         return
     machine, state = found["machine"], found["state"]
     yield Check("packages", "numpy", OK, machine["numpy"])
@@ -82,10 +84,16 @@ def _runtime(connection: Connection, name: str, install: str) -> Check:
             with connection.model(path, name) as model:
                 (result,) = model.run({"x": np.array([[[-1.0, 2.0]]], np.float32)}).values()
         except (DeviceError, ModelError) as error:
-            return Check("runtimes", name, MISSING, str(error), install)
+            return Check("runtimes", name, MISSING, _said(connection.device, error), _there(connection, install))
     right = result.tolist() == [[[0.0, 2.0]]]
     said = "ran a model" if right else f"Relu of [-1, 2] came out as {result.tolist()}, not [0, 2]"
-    return Check("runtimes", name, OK if right else MISSING, f"{model.runtime_version}: {said}")
+    fix = "" if right else _there(connection, f"{install} --force-reinstall")
+    return Check("runtimes", name, OK if right else MISSING, f"{model.runtime_version}: {said}", fix)
+
+
+def _there(connection: Connection, install: str) -> str:
+    """The line that installs something for the interpreter on the device."""
+    return f"on {connection.device.name}: {connection.device.python} -m {install}"
 
 
 def _kept(connection: Connection, clean: bool) -> Check:

@@ -56,7 +56,10 @@ def test_it_runs_is_timed_and_is_checked(old: Device, resnet: Path) -> None:
     assert (found.runtime, found.runtime_version) == ("litert", "tflite-runtime 2.14.0") and found.p50_ms > 0
     checks = {check.name: check for check in device_doctor.diagnose(old)}
     assert checks["litert"].found == "tflite-runtime 2.14.0: ran a model"
-    assert (checks["onnxruntime"].status, checks["onnxruntime"].fix) == ("warning", "pip install onnxruntime")
+    assert (checks["onnxruntime"].status, checks["onnxruntime"].fix) == (
+        "warning",
+        f"on old: {old.python} -m pip install onnxruntime",
+    )
     values = np.random.default_rng(0).integers(-128, 128, (16, 1, 32, 32, 3)).astype(np.int8)
     session = open_session(resnet, "litert")
     here = np.stack([session.run({session.inputs[0].name: value})["Xq.1"] for value in values])

@@ -182,7 +182,7 @@ def init(path: Path) -> Parts:
 _STATUS = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 
 
-def doctor(checks: Sequence[Check]) -> Parts:
+def doctor(checks: Sequence[Check], device: str | None = None) -> Parts:
     """A line a check, and below them what to do."""
     table = console.table(Column("", no_wrap=True), Column("", no_wrap=True), console.name(), header=False)
     for check in checks:
@@ -193,5 +193,6 @@ def doctor(checks: Sequence[Check]) -> Parts:
         yield Text("\nto do", style="bold")
         yield console.indented(console.labelled(fixes))
     missing = sum(check.status == "missing" for check in checks)
-    said = f"{text.plural(missing, 'thing')} missing" if missing else "edgekit can build, run and time artifacts here"
+    can = f"{device} can run and time artifacts" if device else "edgekit can build, run and time artifacts here"
+    said = f"{text.plural(missing, 'thing')} missing" if missing else can
     yield Text(("" if fixes else "\n") + said, style="bold red" if missing else "green")

@@ -1,6 +1,6 @@
 # make demo   build a digit classifier for a Raspberry Pi and prove it        make lint      style and types
 # make test   the tests that take seconds                                     make test-all  the slow ones too
-# make test-arm64   artifacts on arm64, under qemu-user; fetches Debian packages and wheels into .arm64 (300 MB)
+# make test-arm64   artifacts on arm64 and armv7, under qemu-user; fetches packages and wheels into .emulated (400 MB)
 
 PYTHON ?= python3
 VENV := .venv
@@ -31,7 +31,7 @@ test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 test-arm64: $(INSTALLED)
-	PYTHON=$(BIN)/python tests/arm64/root.sh .arm64
+	PYTHON=$(BIN)/python tests/emulated/root.sh .emulated
 	$(BIN)/python -m pytest -m arm64
 
 lint: $(INSTALLED)

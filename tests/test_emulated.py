@@ -1,4 +1,4 @@
-"""Artifacts on arm64: Debian's Python and the runtimes' own wheels under qemu-user (``make test-arm64`` fetches them).
+"""Artifacts on arm64 and armv7: Debian's Python and the runtimes under qemu-user (``make test-arm64`` fetches them).
 
 What an emulated device computes is what a real one does; how long it takes means nothing.
 """
@@ -23,24 +23,29 @@ RNG = np.random.default_rng(0)
 pytestmark = pytest.mark.arm64
 
 
-def emulated(packages: str, folder: Path) -> Device:
-    """A device with the packages of one folder. Skips where the emulator was not fetched."""
-    root = Path(os.environ.get("EDGEKIT_ARM64", ROOT / ".arm64"))
-    if not (root / "ready").exists():
-        pytest.skip("no arm64 Python here: make test-arm64 fetches one")
-    command = ("env", f"PYTHONPATH={root / packages}", str(root / "qemu-aarch64"), "-L", str(root / "root"))
-    python = str(root / "root/usr/bin/python3.11")
-    return Device("arm64", "exec", command=command, python=python, folder=str(folder / "kept"))
+def emulated(kind: str, folder: Path) -> Device:
+    """``arm64-modern``, ``arm64-old`` or ``armhf-old``. Skips where the emulator was not fetched."""
+    place = Path(os.environ.get("EDGEKIT_EMULATED", ROOT / ".emulated"))
+    if not (place / "ready").exists():
+        pytest.skip("no emulated Python here: make test-arm64 fetches one")
+    root, qemu = place / kind.partition("-")[0], "qemu-aarch64" if kind.startswith("arm64") else "qemu-arm"
+    packages, libraries = (place / kind, root / "usr/lib/python3/dist-packages"), root / "usr/lib/arm-linux-gnueabihf"
+    variables = [
+        f"PYTHONPATH={os.pathsep.join(map(str, packages))}",
+        f"LD_LIBRARY_PATH={libraries / 'blas'}:{libraries / 'lapack'}",
+    ]
+    command = ("env", *variables, str(place / qemu), "-L", str(root))
+    return Device(kind, "exec", command=command, python=str(root / "usr/bin/python3.11"), folder=str(folder / "kept"))
 
 
 @pytest.fixture
 def modern(tmp_path: Path) -> Device:
-    return emulated("modern", tmp_path)
+    return emulated("arm64-modern", tmp_path)
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Device:
-    return emulated("old", tmp_path)
+@pytest.fixture(params=["arm64-old", "armhf-old"])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Device:
+    return emulated(request.param, tmp_path)
 
 
 def both(device: Device, path: Path, runtime: str, count: int) -> tuple[Array, Array]:
@@ -53,7 +58,7 @@ def both(device: Device, path: Path, runtime: str, count: int) -> tuple[Array, A
         values = RNG.normal(size=(count, *info.shape)).astype(np.float32)
     here = np.stack([session.run({info.name: value})[name] for value in values])
     with Connection(device) as connection, connection.model(path, runtime) as model:
-        assert model.machine["architecture"] == "aarch64"
+        assert model.machine["architecture"] == ("armv7l" if device.name.startswith("armhf") else "aarch64")
         return model.run({info.name: values})[name], here
 
 
@@ -93,8 +98,11 @@ def test_onnx_is_a_step_away_at_most(modern: Device, tmp_path: Path) -> None:
     assert np.abs(there - here).max() <= 1.001 * step
 
 
-def test_the_doctor_finds_the_runtimes(modern: Device, old: Device) -> None:
+def test_the_doctor_finds_the_runtimes(modern: Device) -> None:
     found = {check.name: (check.status, check.found) for check in device_doctor.diagnose(modern)}
     assert found["onnxruntime"][0] == found["litert"][0] == "ok" and "aarch64" in found["cpu"][1]
+
+
+def test_the_doctor_finds_tflite_runtime(old: Device) -> None:
     found = {check.name: (check.status, check.found) for check in device_doctor.diagnose(old)}
     assert found["litert"] == ("ok", "tflite-runtime 2.14.0: ran a model") and found["onnxruntime"][0] == "warning"

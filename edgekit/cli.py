@@ -353,14 +353,18 @@ def doctor(device: str | None, config: Path | None, clean: bool, as_json: bool) 
     edgekit doctor
     edgekit doctor --device pi
     """
-    from edgekit import device_doctor
     from edgekit import doctor as checkup
     from edgekit.report import answers
 
     there = described(device, config)
     if clean and there is None:
         raise click.UsageError("--clean goes with --device")
-    checks = device_doctor.diagnose(there, clean) if there else checkup.diagnose(Path())
+    if there is None:
+        checks = checkup.diagnose(Path())
+    else:
+        from edgekit.device_doctor import diagnose
+
+        checks = diagnose(there, clean)
     code = checkup.exit_code(checks)
     answer(as_json, {"exit_code": code, "checks": checks}, lambda: answers.doctor(checks, device))
     sys.exit(code)

@@ -92,7 +92,7 @@ class Connection:
         """Send a file unless it is there already; its path on the device. Raises ModelError when it cannot be read."""
         data = read(path)
         digest = hashlib.sha256(data).hexdigest()
-        name = digest[:32] + path.suffix
+        name = digest[:32] + (path.suffix if path.suffix[1:].isalnum() else "")
         if name not in self._sent:
             request = {"do": "put", "name": name, "sha256": digest, "bytes": len(data)}
             with self._within(START_SECONDS + len(data) / BYTES_PER_SECOND):
@@ -150,7 +150,7 @@ class Connection:
         return found
 
     def clean(self) -> None:
-        """Remove all of them, and the folder."""
+        """Remove all of them, and the folder where nothing else is in it."""
         self._exchange({"do": "clean"})
         self._sent.clear()
 

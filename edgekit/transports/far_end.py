@@ -5,7 +5,7 @@ A message is a JSON object on a line; where it says ``"bytes": n``, n bytes foll
 
     {"do": "put", "name": "0a1b.tflite", "sha256": "0a1b...", "bytes": n}   a file; sent if the answer is "have": false
     {"do": "agent", "name": "0c2d.py", "request": {...}}                    what agent.py takes, which answers
-    {"do": "list"}    {"do": "clean"}                                       the files here; remove folder and all
+    {"do": "list"}    {"do": "clean"}                                       the files sent here; remove them
 
 An answer may be ``{"error": {"kind": "device" | "died", "text": one line, or what the process ended with}}``.
 """
@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 KEPT_FILES = 16  # of those that were sent here, the last used
 PATIENCE_SECONDS = 1800  # for the next message: a connection may be lost without a sign
 PIECE = 1 << 20
+OWN = re.compile(r"[0-9a-f]{32}(\.\w+)?(\.[0-9]+\.part)?$")
 SOURCE = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - standard input, of which nothing is read ahead
 
 
@@ -54,9 +56,9 @@ def serve(folder: str) -> None:
         elif request["do"] == "agent":
             ask_agent(os.path.join(folder, request["name"]), json.dumps(request["request"]))
         elif request["do"] == "list":
-            say({"files": {name: os.path.getsize(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}})
+            say({"files": {os.path.basename(path): os.path.getsize(path) for path in sorted(own(folder))}})
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            clean(folder)
             say({})
 
 
@@ -69,9 +71,22 @@ def say(message: Message) -> None:
         sys.exit(1)
 
 
+def own(folder: str) -> list[str]:
+    """The paths of the files that were sent here. Others may lie beside them, which are not ours to remove."""
+    return [os.path.join(folder, name) for name in os.listdir(folder) if OWN.match(name)]
+
+
+def clean(folder: str) -> None:
+    """Remove all files that were sent here, and the folder when nothing else is in it."""
+    for path in own(folder):
+        os.remove(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
+
+
 def tidy(folder: str) -> None:
     """Remove what was half received by a process that has died, and all but the last used files. Raises OSError."""
-    paths = [os.path.join(folder, name) for name in os.listdir(folder)]
+    paths = own(folder)
     whole = [path for path in paths if not path.endswith(".part")]
     unused = sorted(whole, key=os.path.getmtime)[:-KEPT_FILES]
     for path in unused + [path for path in paths if path not in whole and not alive(int(path.split(".")[-2]))]:

@@ -25,7 +25,10 @@ REASONS = (
 )
 """What ssh says somewhere, and what that means."""
 
-SPEAKS = ("ssh:", "kex_exchange", "client_loop:", "Connection ", "Timeout, server", "Bad ", "command-line")
+SPEAKS = (
+    "ssh", "kex_exchange", "banner exchange", "client_loop:", "Connection ", "Disconnected ", "Received disconnect",
+    "Timeout, server", "Unable to negotiate", "Bad ", "command-line", "Can't open",
+)  # fmt: skip
 """How lines begin that come from ssh, and not from the device."""
 
 

@@ -107,9 +107,10 @@ def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 def descendants(process: int) -> list[int]:
     """The processes below one, parents first."""
     found = []
-    for thread in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, thread.read_text().split()):
-            found += [child, *descendants(child)]
+    with contextlib.suppress(OSError):  # one that has just ended
+        for thread in os.listdir(f"/proc/{process}/task"):
+            for child in map(int, Path(f"/proc/{process}/task/{thread}/children").read_text().split()):
+                found += [child, *descendants(child)]
     return found
 
 

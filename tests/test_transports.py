@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -23,7 +24,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from command import edgekit
-from loopback_sshd import LoopbackSshd, NoSshd, argument_of, await_gone, kill, loopback_sshd
+from loopback_sshd import LoopbackSshd, NoSshd, argument_of, await_gone, descendants, kill, loopback_sshd
 from onnx import TensorProto, helper
 from small_onnx import conv_relu, model, qdq_conv_relu, tensor, weights
 
@@ -32,7 +33,7 @@ from edgekit.doctor import TRIALS
 from edgekit.errors import DeviceError, ModelError
 from edgekit.measure import effort, request_for
 from edgekit.runtimes import open_session
-from edgekit.transports.connection import START, Connection, bench_on
+from edgekit.transports.connection import FAR_END, START, Connection, bench_on
 
 ORT = "onnxruntime"
 STAND_IN = Path(__file__).parent / "stand_in"
@@ -402,13 +403,37 @@ def test_a_connection_that_is_dropped_while_a_file_is_sent(sshd: LoopbackSshd, s
 
 def test_an_interrupted_command_ends_what_runs_there(sshd: LoopbackSshd, small: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Connection(sshd.device) as connection:
-        artifact = {"path": connection.put(small), "runtime": "onnxruntime"}
+        artifact = {"path": connection.put(small), "runtime": ORT}
         connection._send(connection._agent(endless(small) | {"artifacts": [artifact]}))
         running = when_timing(sshd)
         raise KeyboardInterrupt
     assert agents(running) == [] and len(running) >= 3
     await_gone(running)
     again(sshd, small)
+
+
+def test_an_interrupted_command_ends_what_runs_here(here: Device, small: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Connection(here) as connection:
+        artifact = {"path": connection.put(small), "runtime": ORT}
+        connection._send(connection._agent(endless(small) | {"artifacts": [artifact]}))
+        await_found(lambda: agents(descendants(os.getpid())))
+        found = descendants(os.getpid())
+        running = [*far_ends(found), *agents(found)]
+        raise KeyboardInterrupt
+    assert len(running) == 2
+    await_gone(running)
+    assert not any(name.endswith(".part") for name in kept(here))
+
+
+def test_a_far_end_that_hears_nothing_leaves(tmp_path: Path) -> None:
+    source = FAR_END.read_text().replace("PATIENCE_SECONDS = 1800", "PATIENCE_SECONDS = 1")
+    first = ascii(f"{source}\nserve({str(tmp_path)!r})").encode() + b"\n"
+    command = [sys.executable, "-c", START]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(first)
+        assert b"folder" in process.stdout.readline()
+        assert process.wait(10) == -signal.SIGALRM
 
 
 def test_a_killed_agent(sshd: LoopbackSshd, small: Path) -> None:

@@ -23,15 +23,17 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from command import edgekit
+from command import answer, edgekit
 from loopback_sshd import LoopbackSshd, NoSshd, argument_of, await_gone, descendants, kill, loopback_sshd
 from onnx import TensorProto, helper
 from small_onnx import conv_relu, model, qdq_conv_relu, tensor, weights
 
 from edgekit.device import Device
+from edgekit.device_check import DeviceCheck
 from edgekit.doctor import TRIALS
 from edgekit.errors import DeviceError, ModelError
 from edgekit.measure import effort, request_for
+from edgekit.report import answers
 from edgekit.runtimes import open_session
 from edgekit.transports.connection import FAR_END, START, Connection, bench_on
 
@@ -135,10 +137,11 @@ def test_its_files_are_sent_once(device: Device, small: Path, relu: Path) -> Non
     assert not Path(device.folder).exists()
 
 
-def test_artifacts_are_timed_and_compared(here: Device, small: Path, relu: Path) -> None:
+def test_artifacts_are_compared(here: Device, small: Path, relu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.measure.COMPARED_PROCESSES", 3)
     with bench_on(here) as timer:
         both = timer.compare(relu, small, runs=9, seconds=0.01)
-    assert (both.a.runtime, both.b.runtime, both.a.processes) == ("litert", ORT, 9)
+    assert (both.a.runtime, both.b.runtime, both.a.processes) == ("litert", ORT, 3)
     assert both.low <= both.ratio <= both.high and both.b.p50_ms > 0
 
 
@@ -318,6 +321,8 @@ def test_a_key_that_is_not_accepted(sshd: LoopbackSshd) -> None:
 
 def test_a_host_that_does_not_listen(sshd: LoopbackSshd) -> None:
     assert "Connection refused" in failure(sshd.changed("Port", "Port 1\n #"), Connection.files)
+    missing = replace(sshd.device, options=("-F", "/no/config"))
+    assert failure(missing, Connection.files) == "Can't open user config file /no/config: No such file or directory"
     assert failure(replace(sshd.device, python="/no/python3"), Connection.files).endswith("No such file or directory")
     assert failure(replace(sshd.device, python="~/no python3"), Connection.files).endswith("No such file or directory")
 
@@ -542,10 +547,26 @@ def test_verify_on_a_device(project: Path, tmp_path: Path) -> None:
     source, data = tmp_path / "net.onnx", tmp_path / "data.npz"
     source.write_bytes(conv_relu())
     rng = np.random.default_rng(0)
-    np.savez(data, x=rng.normal(size=(9, 3, 8, 8)).astype(np.float32))
+    np.savez(data, x=rng.normal(size=(9, 3, 8, 8)).astype(np.float32), labels=rng.integers(0, 256, 9))
     built = edgekit("build", source, "-t", "linux-x86_64-litert", "--calibration", data, "--out", tmp_path / "b", "-q")
     assert built.exit_code == 0, built.output
     artifact = tmp_path / "b" / "linux-x86_64-litert" / "model.tflite"
     flags = ("--model", source, "--data", data, "--config", project, "--device", "pi", "-q")
     result = edgekit("verify", artifact, *flags)
-    assert result.exit_code == 0 and "the same bits in all" in result.output and "9 samples" in result.output
+    assert result.exit_code == 0 and "the same bits in all 2,304 outputs of 9 samples" in flat(result), result.output
+    found = answer("verify", artifact, *flags, "--metric", f"{metric(tmp_path)}:best")
+    assert found["device"]["equal"] == found["device"]["values"] == 9 * 4 * 8 * 8
+    assert found["device"]["value"] == found["evaluation"]["artifact_value"] > 0
+
+
+def test_what_differs_on_a_device_is_counted() -> None:
+    found = DeviceCheck("pi", {"architecture": "armv7l"}, "tflite-runtime 2.14.0", 10, 100, 97, 2.0, 0.875)
+    where, differs = "on pi (armv7l, tflite-runtime 2.14.0)", "3 of 100 outputs of 10 samples differ, by 2 at most"
+    assert answers.on_device(found) == f"{where}: {differs}; the metric is 0.8750 there"
+
+
+def metric(folder: Path) -> str:
+    """A module with a metric that is not the same for any two sets of outputs."""
+    said = "import numpy as np\ndef best(found): return float(np.mean([o['y'].max() for o, _ in found]))\n"
+    (folder / "own_metric.py").write_text(said)
+    return "own_metric"

@@ -75,7 +75,7 @@ class Connection:
             with self._within(START_SECONDS):
                 self._write(ascii(source).encode() + b"\n")
                 self.hello = self._receive()
-        except DeviceError:
+        except (DeviceError, KeyboardInterrupt):
             self._end()
             raise
         return self

@@ -6,6 +6,7 @@ import difflib
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from edgekit.errors import EdgekitError, UnsupportedError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from edgekit.device import Device
     from edgekit.progress import Progress
 
 CONFIG = Path("edgekit.toml")
@@ -92,6 +94,13 @@ def progress(quiet: bool) -> Progress:
     return open_progress(quiet=quiet)
 
 
+def described(device: str | None, config: Path | None) -> Device | None:
+    """The device of that name in edgekit.toml; None without a name."""
+    from edgekit.project import Project
+
+    return Project.from_flags(config=existing_config(config)).device(device) if device else None
+
+
 def existing_config(given: Path | None) -> Path | None:
     """The --config that was given, else edgekit.toml where there is one."""
     return given or (CONFIG if CONFIG.is_file() else None)
@@ -102,6 +111,7 @@ quiet_flag = click.option("--quiet", "-q", is_flag=True, help="No progress.")
 config_option = click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="The project; edgekit.toml when there is one."
 )
+device_option = click.option("--device", metavar="NAME", help="A device that edgekit.toml describes, [devices.NAME].")
 junit_option = click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML too.")
 markdown_option = click.option(
     "--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write a Markdown report too."
@@ -177,32 +187,42 @@ def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), metavar="OTHER", help="Time both, in turns.")
 @click.option("--runtime", metavar="NAME", help="litert or onnxruntime; by default what the file is for.")
-@click.option("--threads", type=int, default=1, show_default=True, metavar="N")
+@device_option
+@config_option
+@click.option("--threads", type=int, metavar="N", help="By default those of the device, or 1.")
 @click.option("--runs", type=int, default=50, show_default=True, metavar="N", help="At least so many timed runs.")
 @click.option("--seconds", type=float, default=2.0, show_default=True, metavar="S", help="At least so long.")
 @click.option("--inputs", default="random", show_default=True, metavar="DATA", help="random, zeros, or an .npz.")
 @json_flag
-def bench(artifact: Path, against: Path | None, runtime: str | None, as_json: bool, **effort: Any) -> None:
-    """Time ARTIFACT on this machine: latency, cold start, memory.
+def bench(
+    artifact: Path, against: Path | None, runtime: str | None, device: str | None, config: Path | None, **effort: Any
+) -> None:
+    """Time ARTIFACT on this machine, or on a device: latency, cold start, memory.
 
     \b
     edgekit bench build/raspberry-pi-4-litert/model.tflite
     edgekit bench new.tflite --against old.tflite
+    edgekit bench build/raspberry-pi-4-litert/model.tflite --device pi
     """
-    from edgekit.measure import compare, measure
     from edgekit.report import answers
+    from edgekit.transports.connection import bench_on
 
-    if against is None:
-        found = measure(artifact, runtime, **effort)
-        value = {"artifact": artifact, "measurement": found}
-        answer(as_json, value, lambda: answers.bench([(artifact.name, found)]))
-        return
-    if runtime is not None:
+    if against is not None and runtime is not None:
         raise click.UsageError("--runtime goes without --against: each file runs under the runtime that it is for")
-    both = compare(artifact, against, **effort)
-    named = list(zip(answers.names(artifact, against), (both.a, both.b), strict=True))
-    value = {"artifact": artifact, "against": against, "comparison": both}
-    answer(as_json, value, lambda: answers.bench(named, both))
+    as_json, there = effort.pop("as_json"), described(device, config)
+    if effort["threads"] is None:
+        effort["threads"] = there.threads if there else 1
+    with bench_on(there) as timer:
+        if against is None:
+            found = timer.measure(artifact, runtime, **effort)
+            value: dict[str, Any] = {"artifact": artifact, "measurement": found}
+            parts = partial(answers.bench, [(artifact.name, found)])
+        else:
+            both = timer.compare(artifact, against, **effort)
+            named = list(zip(answers.names(artifact, against), (both.a, both.b), strict=True))
+            value = {"artifact": artifact, "against": against, "comparison": both}
+            parts = partial(answers.bench, named, both)
+    answer(as_json, value, parts)
 
 
 @cli.command()
@@ -213,23 +233,26 @@ def bench(artifact: Path, against: Path | None, runtime: str | None, as_json: bo
 @click.option("--weights", "model__weights", metavar="FILE", help="The model's weights: safetensors, or a state_dict.")
 @click.option("--samples", "evaluation__samples", type=int, metavar="N", help="How many samples; all by default.")
 @click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@device_option
 @quiet_flag
 @json_flag
-def verify(artifact: Path, model: str | None, config: Path | None, **flags: Any) -> None:
+def verify(artifact: Path, model: str | None, config: Path | None, device: str | None, **flags: Any) -> None:
     """Hold ARTIFACT against the model that it came from.
 
     The metric of both where the data has labels, signal-to-noise of every tensor, and where it was lost. Inputs are
-    preprocessed as edgekit.toml says, else as the artifact itself says.
+    preprocessed as edgekit.toml says, else as the artifact itself says. With --device ARTIFACT is run there too: its
+    outputs are compared with this machine's, bit for bit, and so is the metric.
 
     \b
     edgekit verify build/raspberry-pi-4-litert/model.tflite --model net.onnx --data test.npz
+    edgekit verify build/raspberry-pi-4-litert/model.tflite --device pi
     """
     from edgekit.project import Project
     from edgekit.recheck import recheck
     from edgekit.report import answers
 
     project = Project.from_flags(model, existing_config(config), settings_of(flags))
-    found = recheck(artifact, project, progress(flags["quiet"]))
+    found = recheck(artifact, project, progress(flags["quiet"]), project.device(device) if device else None)
     answer(flags["as_json"], found, lambda: answers.verify(found))
 
 
@@ -379,18 +402,33 @@ def init(folder: Path, model: str | None, calibration: str | None, as_json: bool
 
 
 @cli.command()
+@device_option
+@config_option
+@click.option("--clean", is_flag=True, help="Remove what edgekit keeps on the device.")
 @json_flag
-def doctor(as_json: bool) -> None:
-    """Check this machine, and say how to get what is missing.
+def doctor(device: str | None, config: Path | None, clean: bool, as_json: bool) -> None:
+    """Check this machine, or a device, and say how to get what is missing.
 
-    Looks at Python, the packages, the runtimes (each one runs a model), the CPU's 8-bit instructions, and room.
+    Looks at Python, the packages, the runtimes (each one runs a model), the CPU and room.
+
+    \b
+    edgekit doctor
+    edgekit doctor --device pi
     """
     from edgekit import doctor as checkup
     from edgekit.report import answers
 
-    checks = checkup.diagnose(Path())
+    there = described(device, config)
+    if clean and there is None:
+        raise click.UsageError("--clean goes with --device")
+    if there is None:
+        checks = checkup.diagnose(Path())
+    else:
+        from edgekit.device_doctor import diagnose
+
+        checks = diagnose(there, clean)
     code = checkup.exit_code(checks)
-    answer(as_json, {"exit_code": code, "checks": checks}, lambda: answers.doctor(checks))
+    answer(as_json, {"exit_code": code, "checks": checks}, lambda: answers.doctor(checks, device))
     sys.exit(code)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from edgekit.device import Device, find_device, read_devices
 from edgekit.errors import ConfigError
 from edgekit.inputs import InputConfig, read_input
 from edgekit.recipe import RANGES, load_recipe
@@ -126,6 +127,11 @@ class Project:
     evaluation: EvaluationConfig = EvaluationConfig()
     gates: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
     compress: tuple[Mapping[str, Any], ...] = ()
+    devices: Mapping[str, Device] = field(default_factory=lambda: MappingProxyType({}))
+
+    def device(self, name: str) -> Device:
+        """The device of that name. Raises ConfigError with near misses."""
+        return find_device(name, self.devices, self.file)
 
     def limits(self, target: str) -> Limits:
         """The limits for that target: its own over those for all."""
@@ -163,6 +169,7 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
     evaluation_table = top.table("evaluation") or Table({}, file, "evaluation")
     gates = _gates(top.table("gates"))
     compress = _compress(top)
+    devices = read_devices(top.tables("devices"), folder)
     top.close()
     calibration, preprocessing = _calibration(calibration_table, folder)
     return Project(
@@ -174,6 +181,7 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
         evaluation=_evaluation(evaluation_table, folder),
         gates=MappingProxyType(gates),
         compress=compress,
+        devices=MappingProxyType(devices),
     )
 
 

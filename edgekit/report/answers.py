@@ -16,6 +16,7 @@ from edgekit.report.codec import encode
 
 if TYPE_CHECKING:
     from edgekit.compare import Difference
+    from edgekit.device_check import DeviceCheck
     from edgekit.doctor import Check
     from edgekit.measure import Comparison, Measurement
     from edgekit.recheck import Recheck
@@ -109,6 +110,19 @@ def verify(found: Recheck) -> Parts:
     rows = [*view.accuracy(found.evaluation), *view.noise(found.fidelity)]
     yield console.indented(terminal.comparison(rows, "artifact"))
     yield console.indented(terminal.worst(found.fidelity, WORST))
+    if found.device is not None:
+        yield Text(f"\n{on_device(found.device)}", style="bold")
+
+
+def on_device(found: DeviceCheck) -> str:
+    """Whether a device computes the same, in a sentence or two."""
+    where = f"on {found.device} ({found.machine['architecture']}, {found.runtime_version})"
+    of = f"{text.count(found.values)} outputs of {text.plural(found.samples, 'sample')}"
+    if found.equal == found.values:
+        said = f"{where}: the same bits in all {of}"
+    else:
+        said = f"{where}: {text.count(found.values - found.equal)} of {of} differ, by {found.max_steps:g} at most"
+    return said if found.value is None else f"{said}; the metric is {found.value:.4f} there"
 
 
 KINDS = {
@@ -200,7 +214,7 @@ def init(path: Path) -> Parts:
 _STATUS = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 
 
-def doctor(checks: Sequence[Check]) -> Parts:
+def doctor(checks: Sequence[Check], device: str | None = None) -> Parts:
     """A line a check, and below them what to do."""
     table = console.table(Column("", no_wrap=True), Column("", no_wrap=True), console.name(), header=False)
     for check in checks:
@@ -211,5 +225,6 @@ def doctor(checks: Sequence[Check]) -> Parts:
         yield Text("\nto do", style="bold")
         yield console.indented(console.labelled(fixes))
     missing = sum(check.status == "missing" for check in checks)
-    said = f"{text.plural(missing, 'thing')} missing" if missing else "edgekit can build, run and time artifacts here"
+    can = f"{device} can run and time artifacts" if device else "edgekit can build, run and time artifacts here"
+    said = f"{text.plural(missing, 'thing')} missing" if missing else can
     yield Text(("" if fixes else "\n") + said, style="bold red" if missing else "green")

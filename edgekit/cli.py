@@ -147,6 +147,7 @@ def cli() -> None:
 @click.option("--allow-float", "quantization__allow_float", is_flag=True, default=None, help="Let ops stay in float.")
 @click.option("--evaluation", "evaluation__data", metavar="DATA", help="Held-out data with labels.")
 @click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@device_option
 @junit_option
 @markdown_option
 @quiet_flag
@@ -171,7 +172,9 @@ def build(model: str | None, targets: Sequence[str], out: Path, config: Path | N
     from edgekit.report import store, terminal
 
     project = Project.from_flags(model, config, settings_of(flags))
-    reports = build_all(project, targets, out, progress(flags["quiet"]), shlex.join(["edgekit", *sys.argv[1:]]))
+    command = shlex.join(["edgekit", *sys.argv[1:]])
+    device = project.device(flags["device"]) if flags["device"] else None
+    reports = build_all(project, targets, out, progress(flags["quiet"]), command, device)
     store.save(reports, flags["junit"], flags["markdown"])
     code = exit_code([verdict for report in reports for verdict in report.gates])
     answer(flags["as_json"], {"exit_code": code, "reports": reports}, lambda: terminal.parts(reports))
@@ -186,6 +189,7 @@ def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
 @cli.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), metavar="OTHER", help="Time both, in turns.")
+@click.option("--at-most", type=float, metavar="RATIO", help="A gate: at most so many times as long as OTHER.")
 @click.option("--runtime", metavar="NAME", help="litert or onnxruntime; by default what the file is for.")
 @device_option
 @config_option
@@ -194,19 +198,20 @@ def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
 @click.option("--seconds", type=float, default=2.0, show_default=True, metavar="S", help="At least so long.")
 @click.option("--inputs", default="random", show_default=True, metavar="DATA", help="random, zeros, or an .npz.")
 @json_flag
-def bench(
-    artifact: Path, against: Path | None, runtime: str | None, device: str | None, config: Path | None, **effort: Any
-) -> None:
+def bench(artifact: Path, against: Path | None, device: str | None, config: Path | None, **effort: Any) -> None:
     """Time ARTIFACT on this machine, or on a device: latency, cold start, memory.
 
     \b
     edgekit bench build/raspberry-pi-4-litert/model.tflite
-    edgekit bench new.tflite --against old.tflite
+    edgekit bench new.tflite --against old.tflite --at-most 1.05
     edgekit bench build/raspberry-pi-4-litert/model.tflite --device pi
     """
     from edgekit.report import answers
     from edgekit.transports.connection import bench_on
 
+    runtime, at_most = effort.pop("runtime"), effort.pop("at_most")
+    if at_most is not None and against is None:
+        raise click.UsageError("--at-most goes with --against")
     if against is not None and runtime is not None:
         raise click.UsageError("--runtime goes without --against: each file runs under the runtime that it is for")
     as_json, there = effort.pop("as_json"), described(device, config)
@@ -221,8 +226,11 @@ def bench(
             both = timer.compare(artifact, against, **effort)
             named = list(zip(answers.names(artifact, against), (both.a, both.b), strict=True))
             value = {"artifact": artifact, "against": against, "comparison": both}
-            parts = partial(answers.bench, named, both)
+            word = both.verdict(at_most) if at_most is not None else ""
+            value |= {"verdict": word} if word else {}
+            parts = partial(answers.bench, named, both, word)
     answer(as_json, value, parts)
+    sys.exit({"fail": 1, "inconclusive": 3}.get(value.get("verdict", ""), 0))
 
 
 @cli.command()

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from json import loads
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,28 @@ def test_the_commands_of_the_page_run(project: Path) -> None:
     (compare,) = re.findall(r"`(edgekit compare [^`]+)`", page)
     found = bash(f"{block}\n{compare}", project)
     assert found.returncode == 0 and "every layer is as it was" in found.stdout, found.stderr
+
+
+def test_a_build_is_timed_on_a_device(project: Path) -> None:
+    devices = f'[devices.here]\ntransport = "exec"\ncommand = ["env"]\npython = "{sys.executable}"\n'
+    devices += '[devices.gone]\ntransport = "exec"\npython = "no-such-python"\n'
+    (project / "edgekit.toml").write_text(PROJECT + devices)
+    timed = bash(f"edgekit build --target {TARGET} --device here --json", project)
+    assert timed.returncode == 0, timed.stderr
+    (report,) = loads(timed.stdout)["reports"]
+    assert report["latency"]["p50_ms"] > 0 and report["latency"]["before"]
+    gone = bash(f"edgekit build --target {TARGET} --device gone", project)
+    assert gone.returncode == 4 and "no-such-python" in gone.stderr and "Traceback" not in gone.stderr
+    wrong = bash(f"edgekit build --target {TARGET} --device her", project)
+    assert wrong.returncode == 2 and "did you mean here" in wrong.stderr
+
+
+def test_a_ratio_is_a_gate(project: Path) -> None:
+    bash(f"edgekit build --target {TARGET}", project)
+    command = f"edgekit bench build/{TARGET}/model.tflite --against build/{TARGET}/model.tflite --seconds 0.2 --json"
+    held = bash(f"{command} --at-most 10", project)
+    assert held.returncode == 0 and loads(held.stdout)["verdict"] == "pass"
+    failed = bash(f"{command} --at-most 0.1", project)
+    assert failed.returncode == 1 and loads(failed.stdout)["verdict"] == "fail"
+    alone = bash(f"edgekit bench build/{TARGET}/model.tflite --at-most 1", project)
+    assert alone.returncode == 2 and "--at-most goes with --against" in alone.stderr

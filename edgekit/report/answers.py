@@ -30,8 +30,10 @@ _STARTS = (("loading", "load_ms"), ("first run", "first_run_ms"))
 _MEMORY = (("peak memory", "peak_memory_bytes"), ("model memory", "model_memory_bytes"))
 
 
-def bench(measurements: Sequence[tuple[str, Measurement]], comparison: Comparison | None = None) -> Parts:
-    """Latency and memory of one artifact, or of two beside each other with the ratio of their medians."""
+def bench(
+    measurements: Sequence[tuple[str, Measurement]], comparison: Comparison | None = None, word: str = ""
+) -> Parts:
+    """Latency and memory of one artifact, or of two beside each other with the ratio of their medians and a verdict."""
     table = console.table(Column("", no_wrap=True), *(console.number(name) for name, _ in measurements))
     for label, field in (*_TIMES, *_STARTS):
         table.add_row(label, *(text.milliseconds(getattr(found, field)) for _, found in measurements))
@@ -40,7 +42,8 @@ def bench(measurements: Sequence[tuple[str, Measurement]], comparison: Compariso
         table.add_row(label, *("" if value is None else text.size(value) for value in values))
     yield table
     if comparison is not None:
-        yield Text(f"\n{ratio(comparison, measurements[0][0], measurements[1][0])}", style="bold")
+        said = ratio(comparison, measurements[0][0], measurements[1][0])
+        yield Text(f"\n{said}{': ' if word else ''}{word}", style="bold")
     several = len(measurements) > 1
     yield Text()
     yield console.labelled((name if several else "timing", view.how_timed(found)) for name, found in measurements)

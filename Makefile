@@ -1,12 +1,13 @@
 # make demo   build a digit classifier for a Raspberry Pi and prove it        make lint      style and types
 # make test   the tests that take seconds                                     make test-all  the slow ones too
+# make test-arm64   artifacts on arm64 and armv7, under qemu-user; fetches packages and wheels into .emulated (400 MB)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint install
+.PHONY: demo test test-all test-arm64 lint install
 
 install: $(INSTALLED)
 
@@ -24,10 +25,14 @@ demo: $(INSTALLED)
 		--target raspberry-pi-4-litert --target raspberry-pi-4-onnxruntime
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not arm64"
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+test-arm64: $(INSTALLED)
+	PYTHON=$(BIN)/python tests/emulated/root.sh .emulated
+	$(BIN)/python -m pytest -m arm64
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

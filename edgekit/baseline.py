@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.gate import FAIL, GATES, INCONCLUSIVE, PASS, SLACK, float_ops, judge
+from edgekit.gate import FAIL, GATES, INCONCLUSIVE, PASS, SLACK, exit_code, float_ops, judge
+from edgekit.output import prepare_folder, write
 from edgekit.report import json, text
 from edgekit.report.model import Report, Verdict
 
 if TYPE_CHECKING:
     from edgekit.project import Limits
+
+COSTS = ("size", "macs", "parameters", "moved", "arena")
 
 TOLERANCE = 0.01
 """What may be lost against a baseline: a share of size and latency, and in accuracy this much of it all (1 point)."""
@@ -34,14 +37,18 @@ def judge_again(
 ) -> list[Report]:
     """The reports at ``paths`` with new verdicts: on the limits of ``config`` (else their own), then on ``baseline``.
 
-    A path is a report.json or the folder that it is in. Raises InputError, also when there is nothing to judge by.
+    A path is a report.json or the folder that it is in. A baseline that is not there yet becomes a copy of the report,
+    once that passed. Raises InputError, also when there is nothing to judge by.
     """
     from edgekit.project import load_project
 
     project = load_project(config) if config is not None else None
-    before = read_report(baseline) if baseline is not None else None
-    if tolerance is not None and (before is None or tolerance < 0):
+    first = baseline is not None and not baseline.exists()
+    before = read_report(baseline) if baseline is not None and not first else None
+    if tolerance is not None and (baseline is None or tolerance < 0):
         raise InputError("--tolerance goes with --baseline, and is at least 0")
+    if first and len(paths) > 1:
+        raise InputError(f"{baseline}: there is no baseline yet, and it can be made from one report, not {len(paths)}")
     judged = []
     for path in paths:
         report = read_report(path)
@@ -51,9 +58,12 @@ def judge_again(
             verdicts = judge(report, recorded_limits(report))
         if before is not None:
             verdicts += against(report, before, TOLERANCE if tolerance is None else tolerance)
-        if not verdicts:
+        if not verdicts and not first:
             raise InputError(f"{path}: no limits to hold it against: give --config with [gates], or --baseline")
         judged.append(replace(report, gates=verdicts))
+    if baseline is not None and first and exit_code(judged[0].gates) == 0:
+        prepare_folder(baseline.parent)
+        write(baseline, json.render(judged[0]))
     return judged
 
 
@@ -63,8 +73,8 @@ def read_report(path: Path) -> Report:
 
 
 def against(report: Report, baseline: Report, tolerance: float = TOLERANCE) -> tuple[Verdict, ...]:
-    """A verdict for the contract, the size, the accuracy, the float ops and the median latency of a baseline."""
-    found = [_contract(report, baseline), _size(report, baseline, tolerance), _float_ops(report, baseline)]
+    """A verdict for the contract, the costs, the accuracy, the float ops and the median latency of a baseline."""
+    found = [_contract(report, baseline), *_costs(report, baseline, tolerance), _float_ops(report, baseline)]
     if baseline.evaluation is not None:
         found.append(_accuracy(report, baseline, tolerance))
     if _same_machine(report, baseline):
@@ -78,11 +88,17 @@ def _contract(report: Report, baseline: Report) -> Verdict:
     return Verdict("baseline contract", 0.0, float(len(changes)), FAIL if changes else PASS, said)
 
 
-def _size(report: Report, baseline: Report, tolerance: float) -> Verdict:
-    value, before = report.artifact.bytes, baseline.artifact.bytes
-    limit = before * (1 + tolerance)
-    said = f"{text.size(value)}, it was {text.size(before)}"
-    return Verdict("baseline size", limit, value, PASS if value <= limit else FAIL, said)
+def _costs(report: Report, baseline: Report, tolerance: float) -> Iterator[Verdict]:
+    """What the bytes of both tell, and the baseline knows: none may grow by more than the tolerance."""
+    for gate in GATES:
+        before = gate.value(baseline) if gate.name in COSTS else None
+        if before is None:
+            continue
+        value, limit = gate.value(report), before * (1 + tolerance)
+        said = f"{'nothing' if value is None else gate.show(value)}, it was {gate.show(before)}"
+        yield Verdict(
+            f"baseline {gate.name}", limit, value, PASS if value is not None and value <= limit else FAIL, said
+        )
 
 
 def _float_ops(report: Report, baseline: Report) -> Verdict:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit import compression, emit, gate, ladder, verify
+from edgekit.device import Device
 from edgekit.errors import ConfigError
 from edgekit.frontends import Loaded, load_source
 from edgekit.output import prepare_folder
@@ -28,17 +29,24 @@ SOURCE_SNR_DB = 60.0  # float32 in another order of summation keeps more than 90
 
 
 def build(
-    project: Project, targets: Sequence[str], out: Path, progress: Progress | None = None, command: str = ""
+    project: Project,
+    targets: Sequence[str],
+    out: Path,
+    progress: Progress | None = None,
+    command: str = "",
+    device: Device | None = None,
 ) -> list[Report]:
     """Build the project's model for each target into ``out/TARGET/``: artifact, plan, contract and reports.
 
-    ``command`` is what the reports say to run in order to get the same again.
+    ``command`` is what the reports say to run in order to get the same again; ``device`` is where latency is measured
+    (None: on this machine).
 
     Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
     reused. Gates are judged in the reports, not raised.
     """
     made = prepared(project, targets, out, progress, command)
     work = made.work
+    work.device = device
     found = ladder.climb(made) if project.calibration.method == "auto" else work.built(made.lifted)
     for built in found:
         work.examine(built, made.graph)

@@ -6,6 +6,7 @@ import difflib
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from edgekit.errors import EdgekitError, UnsupportedError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from edgekit.device import Device
     from edgekit.progress import Progress
 
 CONFIG = Path("edgekit.toml")
@@ -92,6 +94,13 @@ def progress(quiet: bool) -> Progress:
     return open_progress(quiet=quiet)
 
 
+def described(device: str | None, config: Path | None) -> Device | None:
+    """The device of that name in edgekit.toml; None without a name."""
+    from edgekit.project import Project
+
+    return Project.from_flags(config=existing_config(config)).device(device) if device else None
+
+
 def existing_config(given: Path | None) -> Path | None:
     """The --config that was given, else edgekit.toml where there is one."""
     return given or (CONFIG if CONFIG.is_file() else None)
@@ -102,6 +111,7 @@ quiet_flag = click.option("--quiet", "-q", is_flag=True, help="No progress.")
 config_option = click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="The project; edgekit.toml when there is one."
 )
+device_option = click.option("--device", metavar="NAME", help="A device that edgekit.toml describes, [devices.NAME].")
 junit_option = click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML too.")
 markdown_option = click.option(
     "--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write a Markdown report too."
@@ -137,6 +147,7 @@ def cli() -> None:
 @click.option("--allow-float", "quantization__allow_float", is_flag=True, default=None, help="Let ops stay in float.")
 @click.option("--evaluation", "evaluation__data", metavar="DATA", help="Held-out data with labels.")
 @click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@device_option
 @junit_option
 @markdown_option
 @quiet_flag
@@ -161,7 +172,9 @@ def build(model: str | None, targets: Sequence[str], out: Path, config: Path | N
     from edgekit.report import store, terminal
 
     project = Project.from_flags(model, config, settings_of(flags))
-    reports = build_all(project, targets, out, progress(flags["quiet"]), shlex.join(["edgekit", *sys.argv[1:]]))
+    command = shlex.join(["edgekit", *sys.argv[1:]])
+    device = project.device(flags["device"]) if flags["device"] else None
+    reports = build_all(project, targets, out, progress(flags["quiet"]), command, device)
     store.save(reports, flags["junit"], flags["markdown"])
     code = exit_code([verdict for report in reports for verdict in report.gates])
     answer(flags["as_json"], {"exit_code": code, "reports": reports}, lambda: terminal.parts(reports))
@@ -176,33 +189,48 @@ def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
 @cli.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), metavar="OTHER", help="Time both, in turns.")
+@click.option("--at-most", type=float, metavar="RATIO", help="A gate: at most so many times as long as OTHER.")
 @click.option("--runtime", metavar="NAME", help="litert or onnxruntime; by default what the file is for.")
-@click.option("--threads", type=int, default=1, show_default=True, metavar="N")
+@device_option
+@config_option
+@click.option("--threads", type=int, metavar="N", help="By default those of the device, or 1.")
 @click.option("--runs", type=int, default=50, show_default=True, metavar="N", help="At least so many timed runs.")
 @click.option("--seconds", type=float, default=2.0, show_default=True, metavar="S", help="At least so long.")
 @click.option("--inputs", default="random", show_default=True, metavar="DATA", help="random, zeros, or an .npz.")
 @json_flag
-def bench(artifact: Path, against: Path | None, runtime: str | None, as_json: bool, **effort: Any) -> None:
-    """Time ARTIFACT on this machine: latency, cold start, memory.
+def bench(artifact: Path, against: Path | None, device: str | None, config: Path | None, **effort: Any) -> None:
+    """Time ARTIFACT on this machine, or on a device: latency, cold start, memory.
 
     \b
     edgekit bench build/raspberry-pi-4-litert/model.tflite
-    edgekit bench new.tflite --against old.tflite
+    edgekit bench new.tflite --against old.tflite --at-most 1.05
+    edgekit bench build/raspberry-pi-4-litert/model.tflite --device pi
     """
-    from edgekit.measure import compare, measure
     from edgekit.report import answers
+    from edgekit.transports.connection import bench_on
 
-    if against is None:
-        found = measure(artifact, runtime, **effort)
-        value = {"artifact": artifact, "measurement": found}
-        answer(as_json, value, lambda: answers.bench([(artifact.name, found)]))
-        return
-    if runtime is not None:
+    runtime, at_most = effort.pop("runtime"), effort.pop("at_most")
+    if at_most is not None and against is None:
+        raise click.UsageError("--at-most goes with --against")
+    if against is not None and runtime is not None:
         raise click.UsageError("--runtime goes without --against: each file runs under the runtime that it is for")
-    both = compare(artifact, against, **effort)
-    named = list(zip(answers.names(artifact, against), (both.a, both.b), strict=True))
-    value = {"artifact": artifact, "against": against, "comparison": both}
-    answer(as_json, value, lambda: answers.bench(named, both))
+    as_json, there = effort.pop("as_json"), described(device, config)
+    if effort["threads"] is None:
+        effort["threads"] = there.threads if there else 1
+    with bench_on(there) as timer:
+        if against is None:
+            found = timer.measure(artifact, runtime, **effort)
+            value: dict[str, Any] = {"artifact": artifact, "measurement": found}
+            parts = partial(answers.bench, [(artifact.name, found)])
+        else:
+            both = timer.compare(artifact, against, **effort)
+            named = list(zip(answers.names(artifact, against), (both.a, both.b), strict=True))
+            value = {"artifact": artifact, "against": against, "comparison": both}
+            word = both.verdict(at_most) if at_most is not None else ""
+            value |= {"verdict": word} if word else {}
+            parts = partial(answers.bench, named, both, word)
+    answer(as_json, value, parts)
+    sys.exit({"fail": 1, "inconclusive": 3}.get(value.get("verdict", ""), 0))
 
 
 @cli.command()
@@ -213,23 +241,26 @@ def bench(artifact: Path, against: Path | None, runtime: str | None, as_json: bo
 @click.option("--weights", "model__weights", metavar="FILE", help="The model's weights: safetensors, or a state_dict.")
 @click.option("--samples", "evaluation__samples", type=int, metavar="N", help="How many samples; all by default.")
 @click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@device_option
 @quiet_flag
 @json_flag
-def verify(artifact: Path, model: str | None, config: Path | None, **flags: Any) -> None:
+def verify(artifact: Path, model: str | None, config: Path | None, device: str | None, **flags: Any) -> None:
     """Hold ARTIFACT against the model that it came from.
 
     The metric of both where the data has labels, signal-to-noise of every tensor, and where it was lost. Inputs are
-    preprocessed as edgekit.toml says, else as the artifact itself says.
+    preprocessed as edgekit.toml says, else as the artifact itself says. With --device ARTIFACT is run there too: its
+    outputs are compared with this machine's, bit for bit, and so is the metric.
 
     \b
     edgekit verify build/raspberry-pi-4-litert/model.tflite --model net.onnx --data test.npz
+    edgekit verify build/raspberry-pi-4-litert/model.tflite --device pi
     """
     from edgekit.project import Project
     from edgekit.recheck import recheck
     from edgekit.report import answers
 
     project = Project.from_flags(model, existing_config(config), settings_of(flags))
-    found = recheck(artifact, project, progress(flags["quiet"]))
+    found = recheck(artifact, project, progress(flags["quiet"]), project.device(device) if device else None)
     answer(flags["as_json"], found, lambda: answers.verify(found))
 
 
@@ -284,9 +315,35 @@ def inspect(artifact: Path, every_op: bool, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@json_flag
+def compare(a: Path, b: Path, as_json: bool) -> None:
+    """Tell what became of A in B: two artifacts, or two reports (a report.json, or the folder that it is in).
+
+    What grew, changed its scale or fell back to float, layer by layer; of reports also accuracy, noise and latency.
+
+    \b
+    edgekit compare released/model.tflite build/raspberry-pi-4-litert/model.tflite
+    edgekit compare released build/raspberry-pi-4-litert
+    """
+    from edgekit.compare import compare as compared
+    from edgekit.report import answers
+    from edgekit.report.codec import encode
+
+    found = compared(a, b)
+    answer(as_json, encode(found), lambda: answers.compared(found))
+
+
+@cli.command()
 @click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORT...")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Take the limits from its [gates].")
-@click.option("--baseline", type=click.Path(path_type=Path), metavar="REPORT", help="An earlier report.")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="REPORT",
+    help="An earlier report; made if there is none.",
+)
 @click.option("--tolerance", type=float, metavar="SHARE", help="What may be lost against it; 0.01 by default.")
 @junit_option
 @markdown_option
@@ -305,7 +362,11 @@ def gate(reports: Sequence[Path], as_json: bool, **flags: Any) -> None:
     from edgekit.gate import exit_code
     from edgekit.report import answers, store
 
+    first = flags["baseline"] is not None and not flags["baseline"].exists()
     judged = judge_again(reports, flags["config"], flags["baseline"], flags["tolerance"])
+    if first:
+        known = "written; commit it" if flags["baseline"].exists() else "not written: a gate did not pass"
+        click.echo(f"{flags['baseline']}: there was no baseline; {known}", err=True)
     store.save(judged, flags["junit"], flags["markdown"])
     code = exit_code([verdict for report in judged for verdict in report.gates])
     answer(as_json, {"exit_code": code, "reports": answers.gates_json(judged)}, lambda: answers.gates(judged))
@@ -349,18 +410,33 @@ def init(folder: Path, model: str | None, calibration: str | None, as_json: bool
 
 
 @cli.command()
+@device_option
+@config_option
+@click.option("--clean", is_flag=True, help="Remove what edgekit keeps on the device.")
 @json_flag
-def doctor(as_json: bool) -> None:
-    """Check this machine, and say how to get what is missing.
+def doctor(device: str | None, config: Path | None, clean: bool, as_json: bool) -> None:
+    """Check this machine, or a device, and say how to get what is missing.
 
-    Looks at Python, the packages, the runtimes (each one runs a model), the CPU's 8-bit instructions, and room.
+    Looks at Python, the packages, the runtimes (each one runs a model), the CPU and room.
+
+    \b
+    edgekit doctor
+    edgekit doctor --device pi
     """
     from edgekit import doctor as checkup
     from edgekit.report import answers
 
-    checks = checkup.diagnose(Path())
+    there = described(device, config)
+    if clean and there is None:
+        raise click.UsageError("--clean goes with --device")
+    if there is None:
+        checks = checkup.diagnose(Path())
+    else:
+        from edgekit.device_doctor import diagnose
+
+        checks = diagnose(there, clean)
     code = checkup.exit_code(checks)
-    answer(as_json, {"exit_code": code, "checks": checks}, lambda: answers.doctor(checks))
+    answer(as_json, {"exit_code": code, "checks": checks}, lambda: answers.doctor(checks, device))
     sys.exit(code)
 
 

@@ -66,6 +66,14 @@ def float_ops(report: Report) -> float | None:
     return None if ops is None else sum(not op["integer"] for op in ops)
 
 
+def _audited(field: str) -> Callable[[Report], float | None]:
+    def value(report: Report) -> float | None:
+        found: float | None = report.audit.get(field)
+        return found
+
+    return value
+
+
 def _latency(rank: int) -> Gate:
     name, field = f"latency_p{rank}", f"p{rank}_ms"
     value = _timed(field)
@@ -73,6 +81,7 @@ def _latency(rank: int) -> Gate:
 
 
 _NO_EVALUATION = "evaluation.data is not set"
+_NO_AUDIT = "the artifact was not audited"
 _NO_LATENCY = "the artifact was not timed"
 
 
@@ -83,8 +92,11 @@ def _bytes(report: Report) -> float:
 ACCURACY = ("accuracy", "accuracy_drop", "agreement", "snr")
 """The gates that say how well an artifact answers."""
 
-FLASH = Gate("flash", "", _bytes, text.size, "")
-"""A fact of the device, not a limit of the project: no artifact passes that its flash cannot hold."""
+FACTS = (
+    (Gate("flash", "", _bytes, text.size, ""), "flash_bytes"),
+    (Gate("arena of the device", "", _audited("arena_bytes"), text.size, "the file has no memory plan"), "arena_bytes"),
+)
+"""Facts of a device, not limits of the project: no artifact passes that its flash or its tensor arena cannot hold."""
 
 GATES: tuple[Gate, ...] = (
     Gate("size", "size_bytes", _bytes, text.size, ""),
@@ -92,7 +104,11 @@ GATES: tuple[Gate, ...] = (
     Gate("accuracy_drop", "accuracy_drop", _evaluated("drop"), text.drop, _NO_EVALUATION),
     Gate("agreement", "agreement", _evaluated("agreement"), text.percent, _NO_EVALUATION, at_least=True),
     Gate("snr", "snr_db", _worst_output, text.decibels, "the artifact was not verified", at_least=True),
-    Gate("float_ops", "float_ops", float_ops, _float_ops, "the artifact was not audited"),
+    Gate("float_ops", "float_ops", float_ops, _float_ops, _NO_AUDIT),
+    Gate("macs", "macs", _audited("macs"), text.count, _NO_AUDIT),
+    Gate("parameters", "parameters", _audited("parameters"), text.count, _NO_AUDIT),
+    Gate("moved", "moved_bytes", _audited("moved_bytes"), text.size, _NO_AUDIT),
+    Gate("arena", "arena_bytes", _audited("arena_bytes"), text.size, "only TFLite files have a memory plan"),
     Gate("memory", "memory_bytes", _timed("peak_memory_bytes"), text.size, _NO_LATENCY),
     _latency(50),
     _latency(90),
@@ -101,9 +117,9 @@ GATES: tuple[Gate, ...] = (
 
 
 def judge(report: Report, limits: Limits) -> tuple[Verdict, ...]:
-    """A verdict for every limit that is set, in the order of ``GATES``, and whether it fits into the target's flash."""
+    """A verdict for every limit that is set, in the order of ``GATES``, and whether the target can hold it."""
     set_limits = [(gate, getattr(limits, gate.field, None)) for gate in GATES]
-    set_limits.append((FLASH, report.target.get("flash_bytes")))
+    set_limits += [(gate, report.target.get(fact)) for gate, fact in FACTS]
     return tuple(_verdict(gate, report, float(limit)) for gate, limit in set_limits if limit is not None)
 
 

@@ -1,4 +1,4 @@
-"""Latency and memory of an artifact on this machine: runs ``agent.py`` in processes of its own, does the statistics.
+"""Latency and memory of an artifact: has ``agent.py`` run it in processes of its own, and does the statistics.
 
 One process is not enough: where its memory happens to lie makes a model some tenths of a percent, now and then ten
 percent, faster or slower for as long as it lives, which no number of runs averages out. So a measurement is spread over
@@ -13,8 +13,8 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class Measurement:
     ``cold_start_ms`` is loading plus the first run, without importing the runtime; the median of the processes.
     ``peak_memory_bytes`` is the most that a whole process held resident, Python, numpy and the runtime included;
     ``model_memory_bytes`` is what it grew by from the moment before the model was loaded. ``steady`` is False when
-    warm-up ran out of time before the median stood still.
+    warm-up ran out of time before the median stood still. ``before`` and ``after`` are states of the machine
+    (``agent.state``): clock, governor, temperature, throttling.
     """
 
     p50_ms: float
@@ -74,6 +75,8 @@ class Measurement:
     load_average: float | None
     involuntary_switches: int
     machine: Mapping[str, Any]
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
 
     def warnings(self) -> tuple[str, ...]:
         """Why these numbers may not repeat, one line each; empty when nothing speaks against them."""
@@ -89,7 +92,7 @@ class Measurement:
         governor = self.machine.get("governor")
         if governor not in (None, "performance"):
             found.append(f"the CPU frequency governor is {governor}, so the clock may move")
-        return tuple(found)
+        return (*found, *hindered(self.before, self.after))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the field names."""
@@ -120,63 +123,6 @@ class Comparison:
         return asdict(self)
 
 
-def measure(
-    path: Path,
-    runtime: str | None = None,
-    threads: int = 1,
-    runs: int = 50,
-    seconds: float = 0.5,
-    inputs: str = "random",
-) -> Measurement:
-    """Time one artifact, for at least ``runs`` runs and ``seconds`` seconds (and at most 30, or ``seconds``).
-
-    ``runtime`` is "onnxruntime" or "litert", by default what the file is for. ``inputs`` is "random", "zeros" or the
-    path of an .npz. Raises ModelError, DataError or DeviceError, and InputError when there is nothing to do.
-    """
-    request = request_for([path], runtime, threads, inputs) | effort(runs, seconds, PROCESSES)
-    return measurement(request, [ask(request) for _ in range(PROCESSES)])
-
-
-def glance(path: Path, threads: int = 1) -> Measurement:
-    """Time an artifact that no gate judges, in a third of the time of ``measure``. Raises like it."""
-    request = request_for([path], None, threads, "random") | effort(30, 0.15, GLANCES)
-    return measurement(request, [ask(request) for _ in range(GLANCES)])
-
-
-def compare(
-    a: Path, b: Path, threads: int = 1, runs: int = 50, seconds: float = 2.0, inputs: str = "random"
-) -> Comparison:
-    """Time two artifacts in turns, A B, B A, ..., each for at least ``runs`` runs and ``seconds`` seconds.
-
-    Both are in one process, so that they share whatever happens to it; several processes, which load them in either
-    order, say how far the ratio can be trusted. Raises like ``measure``.
-    """
-    request = request_for([a, b], None, threads, inputs) | effort(runs, seconds, COMPARED_PROCESSES)
-    swapped = request | {"artifacts": request["artifacts"][::-1]}
-    answers = []
-    for number in range(COMPARED_PROCESSES):
-        answer = ask(swapped if number % 2 else request)
-        answers.append(answer | {"artifacts": answer["artifacts"][::-1]} if number % 2 else answer)
-    ratios = np.array([ratio_of_medians(*(found["blocks_ns"] for found in answer["artifacts"])) for answer in answers])
-    low, high = map(float, median_interval(ratios))
-    both = [measurement(request, answers, index) for index in (0, 1)]
-    return Comparison(both[0], both[1], float(np.median(ratios)), low, high)
-
-
-def shares(paths: Sequence[Path], threads: int = 1, seconds: float = 0.6) -> list[float]:
-    """The time of each artifact over that of the first, all of them in turns, for the search among many.
-
-    The median of a few processes, which load them in either order. Raises like ``measure``.
-    """
-    request = request_for(paths, None, threads, "random") | effort(30, seconds, GLANCES)
-    swapped = request | {"artifacts": request["artifacts"][::-1]}
-    found = []
-    for number in range(GLANCES):
-        timed = ask(swapped if number % 2 else request)["artifacts"][:: -1 if number % 2 else 1]
-        found.append([ratio_of_medians(item["blocks_ns"], timed[0]["blocks_ns"]) for item in timed])
-    return [float(ratio) for ratio in np.median(found, axis=0)]
-
-
 def request_for(paths: Sequence[Path], runtime: str | None, threads: int, inputs: str) -> dict[str, Any]:
     """What to ask the agent. Raises InputError when there are no threads, ModelError when a file cannot be read."""
     if threads < 1:
@@ -204,17 +150,15 @@ def ask(request: Mapping[str, Any], python: Sequence[str] = (sys.executable,)) -
     process died.
     """
     names = ", ".join(artifact["path"] for artifact in request["artifacts"])
-    each = request.get("max_seconds", MAX_SECONDS) + request.get("warmup_seconds", 2.0)
-    patience = PATIENCE_SECONDS + each * len(request["artifacts"])
-    command = [*python, str(AGENT)]
+    command, seconds = [*python, str(AGENT)], patience(request)
     try:
         done = subprocess.run(
-            command, input=json.dumps(request), capture_output=True, text=True, timeout=patience, check=False
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=seconds, check=False
         )
     except OSError as error:
         raise DeviceError(f"{python[0]} cannot be started: {error.strerror or error}") from error
     except subprocess.TimeoutExpired as error:
-        raise DeviceError(f"{names}: no answer within {patience:.0f} s") from error
+        raise DeviceError(f"{names}: no answer within {seconds:.0f} s") from error
     if done.returncode < 0:
         raise _died(names, -done.returncode)
     try:
@@ -222,10 +166,23 @@ def ask(request: Mapping[str, Any], python: Sequence[str] = (sys.executable,)) -
     except ValueError as error:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise DeviceError(f"the agent failed with exit status {done.returncode}: {last}") from error
-    if "error" in answer:
-        kinds = {"model": ModelError, "data": DataError, "device": DeviceError}
-        raise kinds[answer["error"]["kind"]](answer["error"]["text"])
-    return answer
+    return checked(answer, names)
+
+
+def patience(request: Mapping[str, Any]) -> float:
+    """How many seconds to wait for the answer."""
+    each = request.get("max_seconds", MAX_SECONDS) + request.get("warmup_seconds", 2.0)
+    return PATIENCE_SECONDS + float(each) * len(request.get("artifacts", ()))
+
+
+def checked(answer: dict[str, Any], names: str) -> dict[str, Any]:
+    """The answer itself, unless it is an error about the files ``names``, which is raised."""
+    if "error" not in answer:
+        return answer
+    kind, text = answer["error"]["kind"], answer["error"]["text"]
+    if kind == "died":
+        raise _died(names, -int(text))
+    raise {"model": ModelError, "data": DataError, "device": DeviceError}[kind](text)
 
 
 def _died(names: str, number: int) -> EdgekitError:
@@ -234,6 +191,72 @@ def _died(names: str, number: int) -> EdgekitError:
     if number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL):
         return ModelError(f"{names}: the runtime crashed ({name})")
     return DeviceError(f"{names}: the process was ended by {name}, as it is when memory runs out")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Times artifacts where ``ask`` has them run: on this machine, or on a device (``Connection.ask``)."""
+
+    ask: Callable[[Mapping[str, Any]], Answer] = ask
+
+    def measure(
+        self,
+        path: Path,
+        runtime: str | None = None,
+        threads: int = 1,
+        runs: int = 50,
+        seconds: float = 0.5,
+        inputs: str = "random",
+    ) -> Measurement:
+        """Time one artifact, for at least ``runs`` runs and ``seconds`` seconds (and at most 30, or ``seconds``).
+
+        ``runtime`` is "onnxruntime" or "litert", by default what the file is for. ``inputs`` is "random", "zeros" or
+        the path of an .npz. Raises ModelError, DataError or DeviceError, and InputError when there is nothing to do.
+        """
+        request = request_for([path], runtime, threads, inputs) | effort(runs, seconds, PROCESSES)
+        return measurement(request, [self.ask(request) for _ in range(PROCESSES)])
+
+    def glance(self, path: Path, threads: int = 1) -> Measurement:
+        """Time an artifact that no gate judges, in a third of the time of ``measure``. Raises like it."""
+        request = request_for([path], None, threads, "random") | effort(30, 0.15, GLANCES)
+        return measurement(request, [self.ask(request) for _ in range(GLANCES)])
+
+    def compare(
+        self, a: Path, b: Path, threads: int = 1, runs: int = 50, seconds: float = 2.0, inputs: str = "random"
+    ) -> Comparison:
+        """Time two artifacts in turns, A B, B A, ..., each for at least ``runs`` runs and ``seconds`` seconds.
+
+        Both are in one process, so that they share whatever happens to it; several processes, which load them in either
+        order, say how far the ratio can be trusted. Raises like ``measure``.
+        """
+        request = request_for([a, b], None, threads, inputs) | effort(runs, seconds, COMPARED_PROCESSES)
+        swapped = request | {"artifacts": request["artifacts"][::-1]}
+        answers = []
+        for number in range(COMPARED_PROCESSES):
+            answer = dict(self.ask(swapped if number % 2 else request))
+            answers.append(answer | {"artifacts": answer["artifacts"][::-1]} if number % 2 else answer)
+        found = [[item["blocks_ns"] for item in answer["artifacts"]] for answer in answers]
+        ratios = np.array([ratio_of_medians(*blocks) for blocks in found])
+        low, high = map(float, median_interval(ratios))
+        both = [measurement(request, answers, index) for index in (0, 1)]
+        return Comparison(both[0], both[1], float(np.median(ratios)), low, high)
+
+    def shares(self, paths: Sequence[Path], threads: int = 1, seconds: float = 0.6) -> list[float]:
+        """The time of each artifact over that of the first, all of them in turns, for the search among many.
+
+        The median of a few processes, which load them in either order. Raises like ``measure``.
+        """
+        request = request_for(paths, None, threads, "random") | effort(30, seconds, GLANCES)
+        swapped = request | {"artifacts": request["artifacts"][::-1]}
+        found = []
+        for number in range(GLANCES):
+            timed = self.ask(swapped if number % 2 else request)["artifacts"][:: -1 if number % 2 else 1]
+            found.append([ratio_of_medians(item["blocks_ns"], timed[0]["blocks_ns"]) for item in timed])
+        return [float(ratio) for ratio in np.median(found, axis=0)]
+
+
+HERE = Bench()
+measure, glance, compare, shares = HERE.measure, HERE.glance, HERE.compare, HERE.shares
 
 
 def measurement(request: Mapping[str, Any], answers: Sequence[Answer], index: int = 0) -> Measurement:
@@ -266,10 +289,37 @@ def measurement(request: Mapping[str, Any], answers: Sequence[Answer], index: in
         runtime=request["artifacts"][index]["runtime"],
         runtime_version=found[0]["runtime_version"],
         inputs=request["inputs"],
-        load_average=answers[0]["load_before"],
+        load_average=answers[0]["before"]["load_average"],
         involuntary_switches=sum(answer["involuntary_switches"] for answer in answers),
         machine=answers[0]["machine"],
+        before=answers[0]["before"],
+        after=answers[-1]["after"],
     )
+
+
+THROTTLED = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+"""The bits of a Raspberry Pi's ``get_throttled``: now; 16 bits higher, at any time since it was started."""
+HOT = 80.0  # degrees Celsius: a Raspberry Pi lowers its clock from here on
+SLOWED = 0.9  # of the clock before
+
+
+def hindered(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What the machine says kept it from its full speed between two states, one line each."""
+    found, flags = [], after.get("throttled") or 0
+    started = flags & ~(before.get("throttled") or 0)
+    for bit, name in enumerate(THROTTLED):
+        if flags >> bit & 1 or started >> bit + 16 & 1:
+            found.append(f"the device reported {name} while it was timed; look at its power supply and cooling")
+        elif flags >> bit + 16 & 1:
+            found.append(f"the device has reported {name} since it was started")
+    if (after.get("throttle_count") or 0) > (before.get("throttle_count") or 0):
+        found.append("the CPU was throttled for its heat while it was timed")
+    if (after.get("temperature_c") or 0) >= HOT:
+        found.append(f"the CPU was at {after['temperature_c']:.0f} degrees Celsius in the end")
+    clocks = before.get("mhz"), after.get("mhz")
+    if clocks[0] and clocks[1] and clocks[1] < SLOWED * clocks[0]:
+        found.append(f"the clock fell from {clocks[0]:.0f} to {clocks[1]:.0f} MHz")
+    return found
 
 
 def quantiles(

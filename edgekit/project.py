@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from edgekit.device import Device, find_device, read_devices
 from edgekit.errors import ConfigError
 from edgekit.inputs import InputConfig, read_input
 from edgekit.recipe import RANGES, load_recipe
@@ -104,6 +105,10 @@ class Limits:
     float_ops: int | None = None
     agreement: float | None = None
     snr_db: float | None = None
+    macs: int | None = None
+    parameters: int | None = None
+    moved_bytes: int | None = None
+    arena_bytes: int | None = None
 
     def over(self, base: Limits) -> Limits:
         """These, with what they leave open taken from ``base``."""
@@ -122,6 +127,11 @@ class Project:
     evaluation: EvaluationConfig = EvaluationConfig()
     gates: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
     compress: tuple[Mapping[str, Any], ...] = ()
+    devices: Mapping[str, Device] = field(default_factory=lambda: MappingProxyType({}))
+
+    def device(self, name: str) -> Device:
+        """The device of that name. Raises ConfigError with near misses."""
+        return find_device(name, self.devices, self.file)
 
     def limits(self, target: str) -> Limits:
         """The limits for that target: its own over those for all."""
@@ -159,6 +169,7 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
     evaluation_table = top.table("evaluation") or Table({}, file, "evaluation")
     gates = _gates(top.table("gates"))
     compress = _compress(top)
+    devices = read_devices(top.tables("devices"), folder)
     top.close()
     calibration, preprocessing = _calibration(calibration_table, folder)
     return Project(
@@ -170,6 +181,7 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
         evaluation=_evaluation(evaluation_table, folder),
         gates=MappingProxyType(gates),
         compress=compress,
+        devices=MappingProxyType(devices),
     )
 
 
@@ -277,6 +289,10 @@ def _limits(table: Table) -> Limits:
         float_ops=table.integer("float_ops"),
         agreement=table.number("agreement", most=1.0),
         snr_db=table.number("snr"),
+        macs=table.integer("macs"),
+        parameters=table.integer("parameters"),
+        moved_bytes=table.bytes("moved"),
+        arena_bytes=table.bytes("arena"),
     )
     table.close()
     return limits

@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 from edgekit.artifact import read_artifact
 from edgekit.contract import Contract
+from edgekit.device import Device
+from edgekit.device_check import DeviceCheck, check_device
 from edgekit.errors import ConfigError, ModelError
 from edgekit.frontends import load_graph
 from edgekit.graph import shape_of
@@ -33,13 +35,15 @@ class Recheck:
     data: str
     fidelity: Fidelity
     evaluation: Evaluation | None
+    device: DeviceCheck | None = None
 
 
-def recheck(artifact: Path, project: Project, progress: Progress) -> Recheck:
-    """Run the project's evaluation data through its model and through ``artifact``.
+def recheck(artifact: Path, project: Project, progress: Progress, device: Device | None = None) -> Recheck:
+    """Run the project's evaluation data through its model and through ``artifact``, here and on the device.
 
     Inputs that the project does not declare are preprocessed as the artifact's metadata says. Raises ConfigError when
-    no model or no data is named, ModelError when the artifact is not of that model, DataError on unusable data.
+    no model or no data is named, ModelError when the artifact is not of that model, DataError on unusable data,
+    DeviceError when the device cannot be reached.
     """
     source, data = project.model.source, project.evaluation.data
     if not source:
@@ -54,7 +58,9 @@ def recheck(artifact: Path, project: Project, progress: Progress) -> Recheck:
     samples = open_samples(data, ports, configs, limit=project.evaluation.samples, folder=project.folder)
     name = project.evaluation.metric
     metric = (name, metric_of(name, project.folder)) if labelled(samples) or name not in METRICS else None
-    return Recheck(str(artifact), source, data, *verify_artifact(artifact, model, samples, progress, metric))
+    fidelity, evaluation = verify_artifact(artifact, model, samples, progress, metric)
+    there = check_device(device, artifact, samples, progress, metric and metric[1]) if device else None
+    return Recheck(str(artifact), source, data, fidelity, evaluation, there)
 
 
 def load(project: Project, contract: Contract) -> ir.Model:

@@ -53,6 +53,12 @@ float_ops = 0                             # every op in integers
 
 # [gates.raspberry-pi-4-litert]           # for one target
 # size = "300 KB"
+
+# Where edgekit bench, verify and doctor run with --device pi.
+# [devices.pi]
+# transport = "ssh"                       # or "adb", "exec", "local"
+# host = "pi@raspberrypi.local"
+# python = "~/edge/bin/python"            # with numpy and ai-edge-litert or onnxruntime
 """
 
 

@@ -19,10 +19,11 @@ import onnx_ir as ir
 from edgekit import __version__, emit, gate, verify
 from edgekit.audit import audit
 from edgekit.compress import coded
+from edgekit.device import Device
 from edgekit.emitters import Artifact
 from edgekit.errors import DataError, UnsupportedError
 from edgekit.graph import Array, shape_of
-from edgekit.measure import Measurement, glance, measure
+from edgekit.measure import Bench, Measurement
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, prepare_folder, write
 from edgekit.passes import steps
@@ -51,6 +52,7 @@ from edgekit.report.model import (
 )
 from edgekit.samples import Samples, open_calibration, open_evaluation
 from edgekit.target import Target
+from edgekit.transports.connection import bench_on
 
 Rounding = Callable[[ir.Model, QuantPlan, Samples, Progress, int], Mapping[str, Array]]
 
@@ -110,6 +112,7 @@ class Work:
     out: Path
     progress: Progress
     command: str
+    device: Device | None = None
     precisions: dict[Target, str] = field(default_factory=dict)
     config: QuantizationConfig = field(default_factory=QuantizationConfig)
     calibration: Samples = field(init=False)
@@ -282,10 +285,15 @@ class Work:
         self.judge(built, graph)
         name = built.target.name
         with self.stage("measure", name), self.progress.task(f"measure {name}", 2) as step:
-            built.latency = measure(built.path, threads=built.target.threads)
+            with bench_on(self.device) as bench:
+                built.latency = bench.measure(built.path, threads=self._threads(built.target))
+                step()
+                self._measure_float(built, graph, bench)
             step()
-            self._measure_float(built, graph)
-            step()
+
+    def _threads(self, target: Target) -> int:
+        """Those of the device, where one measures."""
+        return self.device.threads if self.device else target.threads
 
     def judge(self, built: Built, graph: ir.Model) -> None:
         """Verify and evaluate one artifact."""
@@ -296,7 +304,7 @@ class Work:
             with self.stage("evaluate", name):
                 built.evaluation = self._evaluated(built, graph, self.evaluation)
 
-    def _measure_float(self, built: Built, graph: ir.Model) -> None:
+    def _measure_float(self, built: Built, graph: ir.Model, bench: Bench) -> None:
         """What the artifact is compared with; some ops have an integer form on a target and no float one."""
         try:
             floating = emit.emit_float(graph, built.target)
@@ -307,7 +315,7 @@ class Work:
         built.float_bytes = len(floating)
         with TemporaryDirectory(prefix="edgekit-") as folder:
             beside = write(Path(folder) / f"float.{built.target.format}", floating)
-            built.float_latency = glance(beside, built.target.threads)
+            built.float_latency = bench.glance(beside, self._threads(built.target))
 
     def _evaluated(self, built: Built, graph: ir.Model, samples: Samples) -> Evaluation:
         if self._float_result is None:

@@ -77,7 +77,11 @@ class ArtifactModel:
 
     def outputs(self, sample: Mapping[str, Array]) -> Outputs:
         """The outputs for one sample."""
-        return self.contract.decode(self._session.run(self.contract.encode(sample)))
+        return self.contract.decode(self.stored(self.contract.encode(sample)))
+
+    def stored(self, inputs: Mapping[str, Array]) -> Outputs:
+        """The outputs as the file stores them, for inputs as it stores them."""
+        return self._session.run(inputs)
 
     def tensors(self) -> Outputs:
         """Inner tensors of the last sample under the source's names, as real values in source layout."""

@@ -27,10 +27,20 @@ def test_nothing_changed() -> None:
     assert found == {
         "contract": ("pass", "inputs and outputs as before"),
         "size": ("pass", "304.9 KB, it was 304.9 KB"),
+        "macs": ("pass", "3.98 M, it was 3.98 M"),
+        "parameters": ("pass", "270 k, it was 270 k"),
+        "moved": ("pass", "0 B, it was 0 B"),
         "float_ops": ("pass", "0 float ops, it was 0"),
         "accuracy": ("pass", "80.62 %, it was 80.62 %"),
         "latency_p50": ("pass", "0.220 ms, it was 0.232 ms (0.92x to 0.98x)"),
     }
+
+
+def test_costs_that_the_bytes_tell_may_not_grow() -> None:
+    grown = replace(FULL, audit={**FULL.audit, "moved_bytes": 102, "arena_bytes": 64})
+    found = verdicts(grown, replace(FULL, audit={**FULL.audit, "moved_bytes": 100, "arena_bytes": 64}))
+    assert found["moved"] == ("fail", "102 B, it was 100 B") and found["arena"] == ("pass", "64 B, it was 64 B")
+    assert verdicts(FULL, grown)["arena"] == ("fail", "nothing, it was 64 B")
 
 
 def test_a_changed_contract_fails() -> None:

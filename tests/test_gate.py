@@ -135,6 +135,22 @@ def test_the_flash_of_the_device_is_a_limit(flash: int, wanted: str) -> None:
     assert (verdict.gate, verdict.status) == ("flash", wanted)
 
 
+@pytest.mark.parametrize(
+    ("arena", "planned", "wanted"), [(65_536, 65_536, "pass"), (65_536, 65_537, "fail"), (1, None, "fail")]
+)
+def test_the_arena_of_the_device_is_a_limit(arena: int, planned: int | None, wanted: str) -> None:
+    report = replace(FULL, target={**FULL.target, "arena_bytes": arena}, audit={**FULL.audit, "arena_bytes": planned})
+    (verdict,) = judge(report, Limits())
+    assert (verdict.gate, verdict.status) == ("arena of the device", wanted)
+
+
+@pytest.mark.parametrize("name", ["macs", "parameters", "moved_bytes", "arena_bytes"])
+def test_costs_that_the_bytes_tell_are_limits(name: str) -> None:
+    report = replace(FULL, audit={**FULL.audit, name: 1000})
+    assert only(report, **{name: 1000}).status == "pass"
+    assert only(report, **{name: 999}).status == "fail"
+
+
 def test_every_limit_has_a_gate() -> None:
     assert {gate.field for gate in GATES} == set(Limits.__dataclass_fields__)
 

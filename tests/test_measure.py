@@ -15,10 +15,22 @@ import pytest
 from onnx import TensorProto, helper
 from small_onnx import conv_relu, model, qdq_conv_relu, tensor, weights
 
+from edgekit import agent
 from edgekit import measure as timing
 from edgekit.errors import DataError, DeviceError, InputError, ModelError
-from edgekit.measure import Comparison, Measurement, ask, compare, measure, median_interval, quantiles, ratio_of_medians
+from edgekit.measure import (
+    Comparison,
+    Measurement,
+    ask,
+    compare,
+    hindered,
+    measure,
+    median_interval,
+    quantiles,
+    ratio_of_medians,
+)
 from edgekit.report.codec import decode, encode
+from edgekit.transports.connection import FAR_END
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +130,31 @@ def test_warnings_say_what_was_seen(measured: Measurement) -> None:
     )
 
 
+CALM: dict[str, Any] = {"throttled": 0, "throttle_count": 3, "temperature_c": 50.0, "mhz": 1500.0}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({}, {}, []),
+        ({}, {"throttled": 1}, ["the device reported under-voltage while it was timed; look at its power supply"]),
+        ({}, {"throttled": 0x40000}, ["the device reported throttled while it was timed"]),
+        (
+            {"throttled": 0x10000},
+            {"throttled": 0x10000},
+            ["the device has reported under-voltage since it was started"],
+        ),
+        ({}, {"throttle_count": 4}, ["the CPU was throttled for its heat while it was timed"]),
+        ({}, {"temperature_c": 84.2}, ["the CPU was at 84 degrees Celsius in the end"]),
+        ({}, {"mhz": 600.0}, ["the clock fell from 1500 to 600 MHz"]),
+        (dict.fromkeys(CALM), dict.fromkeys(CALM), []),
+    ],
+)
+def test_what_hinders_a_machine_is_said(before: dict[str, Any], after: dict[str, Any], said: list[str]) -> None:
+    found = hindered(CALM | before, CALM | after)
+    assert len(found) == len(said) and all(map(str.startswith, found, said))
+
+
 # Statistics.
 
 
@@ -194,7 +231,7 @@ def test_a_missing_runtime_is_a_device_error(small: Path, tmp_path: Path, runtim
     hide = (
         "import sys, runpy\nfor name in ('onnxruntime', 'ai_edge_litert', 'tflite_runtime'): sys.modules[name] = None\n"
     )
-    (tmp_path / "hide.py").write_text(hide + "runpy.run_path(sys.argv[1], run_name='__main__')\n")
+    (tmp_path / "hide.py").write_text(hide + "del sys.argv[0]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
     with pytest.raises(DeviceError, match=f"pip install {package}"):
         ask(request(small, runtime), (sys.executable, str(tmp_path / "hide.py")))
 
@@ -270,16 +307,31 @@ def test_artifacts_take_turns(small: Path, tmp_path: Path) -> None:
     assert len(first["blocks_ns"]) == len(second["blocks_ns"]) > 1
 
 
-def test_the_agent_stands_alone() -> None:
-    source = timing.AGENT.read_text()
+@pytest.mark.parametrize(("path", "needs"), [(timing.AGENT, {"numpy", "onnxruntime"}), (FAR_END, set())])
+def test_what_runs_on_a_device_stands_alone(path: Path, needs: set[str]) -> None:
+    source = path.read_text()
     tree = ast.parse(source, feature_version=(3, 8))
     names = {
         alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     }
     names |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert "edgekit" not in names
-    assert names - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
-    assert len(source.splitlines()) <= 400
+    assert names - set(sys.stdlib_module_names) == needs
+    assert len(source.splitlines()) < 500
+
+
+def test_what_a_machine_says_of_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Raspberry Pi's files, as they are there."""
+    (tmp_path / "governor").write_text("ondemand\n")
+    (tmp_path / "clock").write_text("1500000\n")
+    (tmp_path / "heat").write_text("48312\n")
+    (tmp_path / "flags").write_text("50005\n")
+    files = {"scaling_governor": "governor", "scaling_cur_freq": "clock", "temp": "heat", "get_throttled": "flags"}
+    content = agent.content
+    monkeypatch.setattr(agent, "content", lambda path: content(str(tmp_path / files.get(path.split("/")[-1], "none"))))
+    found = agent.state()
+    assert (found["governor"], found["mhz"], found["temperature_c"]) == ("ondemand", 1500.0, 48.312)
+    assert (found["throttled"], found["throttle_count"]) == (0x50005, None)
 
 
 def test_the_agents_neighbours_are_not_imported(small: Path, tmp_path: Path) -> None:
@@ -288,4 +340,4 @@ def test_the_agents_neighbours_are_not_imported(small: Path, tmp_path: Path) -> 
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
     command = [sys.executable, str(tmp_path / "agent.py")]
     done = subprocess.run(command, input=json.dumps(request(small)), capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["agent"] == 1
+    assert json.loads(done.stdout)["agent"] == 2

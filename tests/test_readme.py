@@ -175,7 +175,7 @@ def test_configuration_is_accepted(block: str, tmp_path: Path) -> None:
         assert load_target("my-board-litert", tmp_path).runtime == "litert"
     else:
         project = parse_project(read_toml(file), tmp_path, "shown.toml")
-        assert compression.read(project) or project.model.source
+        assert compression.read(project) or project.model.source or project.devices
 
 
 SECTIONS = {
@@ -185,6 +185,7 @@ SECTIONS = {
     "[quantization]": ("quantization", set()),
     "[evaluation]": ("evaluation", set()),
     "[gates] and [gates.TARGET]": ("gates", set()),
+    "[devices.NAME]": ("devices.pi", set()),
 }
 
 

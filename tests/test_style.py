@@ -17,6 +17,7 @@ PACKAGE = ROOT / "edgekit"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PROGRAMS = [*MODULES, *sorted((ROOT / "benchmarks").rglob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]
 FUNCTION_LINES, FILE_LINES, PARAMETERS = 60, 400, 6
+LINES_OF = {"edgekit/agent.py": 500}  # one file goes to a device, with all that it needs
 MEDIAN_LINES = 10
 IMPORT_SECONDS = 0.5
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
@@ -41,7 +42,7 @@ SCHEMAS = (
     "edgekit/ops/",
     *(f"edgekit/compress/{name}.py" for name in ("functions", "indexing", "moves", "recurrent", "windows")),
 )
-STANDS_ALONE = ("edgekit/agent.py", "edgekit/errors.py")
+STANDS_ALONE = ("edgekit/agent.py", "edgekit/errors.py", "edgekit/transports/far_end.py")
 
 
 def name_of(path: Path) -> str:
@@ -94,7 +95,8 @@ def within(module: str, banned: str) -> bool:
 @pytest.mark.parametrize("path", PROGRAMS, ids=name_of)
 def test_a_file_keeps_its_budgets(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines <= FILE_LINES, f"{name_of(path)} has {lines} lines, {FILE_LINES} at most"
+    most = LINES_OF.get(name_of(path), FILE_LINES)
+    assert lines <= most, f"{name_of(path)} has {lines} lines, {most} at most"
     op = name_of(path).startswith(SCHEMAS)
     for node in functions(path):
         at = f"{name_of(path)}:{node.lineno} {node.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from nets import cnn
 from small_graphs import Array, Builder
 from test_recurrent import built, layer
 
+from edgekit.audit import audit
 from edgekit.emitters import tflite_bytes
 from edgekit.frontends import load_graph
 from edgekit.runtimes import open_session
@@ -77,3 +79,35 @@ def test_pooling_padding_and_an_average() -> None:
     x = b.node("Flatten", b.node("GlobalAveragePool", b.node("Concat", x, x, axis=1)))
     source = b.model(b.node("Softmax", b.node("MatMul", x, b.weights(16, 5))))
     alike(built(source, b.samples(), TARGET, "int8", None).data, integers((1, 12, 12, 4)))
+
+
+def head(data: bytes, capfd: pytest.CaptureFixture[str]) -> int:
+    """What TFLM itself plans for the activations of a file."""
+    interpreter = tflm.Interpreter.from_bytes(data, arena_size=ARENA)
+    capfd.readouterr()
+    interpreter.print_allocations()
+    (found,) = re.findall(r"allocation head (\d+) bytes", "".join(capfd.readouterr()))
+    return int(found)
+
+
+def branches() -> Builder:
+    """Tensors that live long beside others that do not."""
+    b = Builder()
+    x = b.conv(b.input(1, 4, 12, 12), 4, 8, (3, 3), pads=[1, 1, 1, 1])
+    y = b.node("Relu", b.conv(x, 8, 4, (3, 3), strides=[2, 2], pads=[1, 1, 1, 1]))
+    z = b.node("Add", b.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), b.conv(y, 4, 8))
+    b.output = b.node("Concat", z, y, b.conv(z, 8, 3), axis=1)
+    return b
+
+
+@pytest.mark.parametrize("form", ["branches", "GRU", "LSTM"])
+def test_the_memory_plan_is_that_of_tflm(form: str, capfd: pytest.CaptureFixture[str]) -> None:
+    b = branches() if form == "branches" else layer(form, (0,), time=10)
+    source = b.model(b.output) if form == "branches" else b.network()
+    artifact = built(source, b.samples(), TARGET, "int8", None)
+    planned = audit(artifact.data).arena_bytes
+    assert planned is not None
+    if form == "LSTM":  # whose kernel asks for scratch memory besides
+        assert planned < head(artifact.data, capfd)
+    else:
+        assert planned == head(artifact.data, capfd)

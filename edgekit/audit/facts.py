@@ -18,7 +18,8 @@ class AuditedOp:
     """One op: its output's name, its kind, the stored dtypes of its activations, and its constants.
 
     ``weights`` is the dtype in which its largest constant is stored ("" when it has none), ``weight_bytes`` the size
-    of all of them. ``macs`` counts multiply-adds at the shapes in the file (an open dimension counts as 1).
+    of all of them. ``macs`` counts multiply-adds at the shapes in the file (an open dimension counts as 1),
+    ``moved_bytes`` what is read and written of activations and constants.
     """
 
     name: str
@@ -29,6 +30,7 @@ class AuditedOp:
     weights: str = ""
     weight_bytes: int = 0
     macs: int = 0
+    moved_bytes: int = 0
 
     @property
     def integer(self) -> bool:
@@ -56,7 +58,8 @@ class Audit:
     """What the bytes of one artifact say. See ``edgekit.audit`` for the rules.
 
     ``parameters`` counts weights and biases, ``weight_bytes`` all that is constant, by dtype in ``weight_dtypes``.
-    ``metadata["edgekit"]`` is what edgekit wrote into the file, if it did. ``opset`` is 0 for TFLite.
+    ``arena_bytes`` is what a memory plan of the activations takes (``audit.arena``), None where the format leaves that
+    to the runtime. ``metadata["edgekit"]`` is what edgekit wrote into the file, if it did. ``opset`` is 0 for TFLite.
     """
 
     format: str
@@ -69,6 +72,7 @@ class Audit:
     outputs: tuple[Terminal, ...]
     parameters: int
     weight_dtypes: Mapping[str, int]
+    arena_bytes: int | None = None
     producer: str = ""
     opset: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +105,11 @@ class Audit:
         return sum(item.macs for item in self.ops)
 
     @property
+    def moved_bytes(self) -> int:
+        """Bytes of activations and constants that all ops read and write in one run, as if no cache held any."""
+        return sum(item.moved_bytes for item in (*self.ops, *self.boundary, *self.bookkeeping))
+
+    @property
     def integer_macs(self) -> int:
         """Multiply-adds of the integer ops."""
         return sum(item.macs for item in self.ops if item.integer)
@@ -121,6 +130,8 @@ class Audit:
             "weight_dtypes": dict(self.weight_dtypes),
             "parameters": self.parameters,
             "macs": macs,
+            "moved_bytes": self.moved_bytes,
+            "arena_bytes": self.arena_bytes,
             "integer_ops": self.integer_ops,
             "integer_op_share": self.integer_ops / ops if ops else None,
             "integer_mac_share": self.integer_macs / macs if macs else None,

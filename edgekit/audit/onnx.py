@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from edgekit.audit import macs, onnx_graph
 from edgekit.audit.facts import DYNAMIC, FLOAT, INTEGER, NARROW, Audit, AuditedOp, Terminal, metadata, precision
-from edgekit.audit.onnx_graph import OnnxGraph, dtype_name, load, tensor_bytes
+from edgekit.audit.onnx_graph import OnnxGraph, bits_of, dtype_name, load, tensor_bytes
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 FUSED = frozenset({"Relu", "Clip"})  # become part of the integer kernel before them
@@ -102,7 +102,15 @@ class _Reader:
             weights=dtype_name(largest.data_type) if largest is not None else "",
             weight_bytes=sum(map(tensor_bytes, constants)),
             macs=found or 0,
+            moved_bytes=self._moved(node, is_conversion) + sum(map(tensor_bytes, constants)),
         )
+
+    def _moved(self, node: NodeProto, is_conversion: bool) -> int:
+        """Bytes of the activations that a node reads and writes, in the form in which they are stored."""
+        graph = self.graph
+        read = [(name, self._stored_in(name, node)) for name in node.input if name and name not in graph.fixed]
+        written = [(n, graph.dtype(n) if is_conversion else self._stored_out(n)) for n in node.output if n]
+        return sum(prod(graph.shapes.get(name) or ()) * bits_of(dtype) // 8 for name, dtype in (*read, *written))
 
     def _kind(self, node: NodeProto) -> tuple[str, str]:
         """The op type and the kind, which is "" when the node is part of a unit."""

@@ -167,7 +167,10 @@ def dtype_name(number: int) -> str:
 
 def tensor_bytes(tensor: TensorProto) -> int:
     """Bytes of a constant, at the width of its dtype."""
-    dtype = dtype_name(tensor.data_type)
+    return int(prod(tensor.dims) * bits_of(dtype_name(tensor.data_type)) + 7) // 8
+
+
+def bits_of(dtype: str) -> int:
+    """The bits of one number of a dtype."""
     digits = "".join(char if char.isdigit() else " " for char in dtype).split()
-    bits = BITS.get(dtype) or (8 if not digits else int(digits[0]))
-    return int(prod(tensor.dims) * bits + 7) // 8
+    return BITS.get(dtype) or (8 if not digits else int(digits[0]))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from edgekit.audit import macs
+from edgekit.audit.arena import Life, arena_bytes, planned
 from edgekit.audit.facts import DYNAMIC, FLOAT, INTEGER, NARROW, Audit, AuditedOp, Terminal, metadata, precision
 from edgekit.emitters import tflite_bytes
 from edgekit.emitters.tflite_graph import Graph, Op, Tensor
@@ -20,6 +21,7 @@ CONTROL = frozenset({"IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STA
 CONDITION, BODY = "cond_subgraph_index", "body_subgraph_index"
 SUB_BYTE = {"type17": ("int4", 4), "type19": ("int2", 2)}  # schema.TensorType numbers without a numpy dtype
 FLOATS = ("float", "bfloat")
+WIDTHS = {"bool": 1} | {f"{kind}{8 * n}": n for kind in ("int", "uint", "float", "complex") for n in (1, 2, 4, 8, 16)}
 
 
 def audit_tflite(data: bytes) -> Audit:
@@ -44,6 +46,7 @@ def audit_tflite(data: bytes) -> Audit:
         outputs=tuple(map(_terminal, graph.outputs)),
         parameters=sum(prod(tensor.shape) for reader in readers for tensor in reader.parameters()),
         weight_dtypes=_weight_dtypes(tensor for reader in readers for tensor in reader.all_constants()),
+        arena_bytes=sum(arena_bytes(planned(reader.lives())) for reader in readers),
         producer=graph.description,
         metadata=known,
         notes=(*notes, *_notes(readers)),
@@ -94,7 +97,7 @@ class _Reader:
         for op in self.graph.ops:
             if not self.is_storage(op):
                 found = self.audited(op)
-                yield replace(found, macs=found.macs * self._runs)
+                yield replace(found, macs=found.macs * self._runs, moved_bytes=found.moved_bytes * self._runs)
 
     def is_storage(self, op: Op) -> bool:
         """Whether the op only unpacks a constant, which is done once."""
@@ -118,7 +121,25 @@ class _Reader:
             weights=_dtype(largest) if largest is not None else "",
             weight_bytes=sum(map(_size, constants)),
             macs=found or 0,
+            moved_bytes=sum(map(_size, (*constants, *self._activations(op), *op.outputs))),
         )
+
+    def lives(self) -> Iterator[Life]:
+        """When each activation must be there: an input from the start on, an output to the end.
+
+        The memory of an operator (a variable) stays between runs, so it is there all the time.
+        """
+        end = len(self.graph.ops)
+        first = {id(tensor): 0 for tensor in self.graph.inputs}
+        last = {id(tensor): end for tensor in self.graph.outputs}
+        for step, op in enumerate(self.graph.ops):
+            first |= {id(tensor): step for tensor in op.outputs if id(tensor) not in first}
+            read = [tensor for tensor in (*op.inputs, *op.outputs) if tensor is not None]
+            last |= {id(t): max(last.get(id(t), 0), end if t.variable else step) for t in read}
+        for tensor in self.graph.tensors():
+            if tensor.data is None and (tensor.variable or id(tensor) in first):
+                start = 0 if tensor.variable else first[id(tensor)]
+                yield Life(tensor.name, _size(tensor), start, last.get(id(tensor), start))
 
     def _kind(self, op: Op) -> str:
         dtypes = [_dtype(tensor) for tensor in (*self._activations(op), *op.outputs)]
@@ -182,12 +203,15 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _size(tensor: Tensor) -> int:
-    """Bytes of a constant. One without data is of a dtype that numpy lacks, or a state that starts as zeros."""
+    """Bytes of a tensor as stored; an open dimension counts as 1, text as nothing."""
     if tensor.sparsity is not None:
         return tensor.sparsity.nbytes
     if tensor.data is not None:
         return int(tensor.data.nbytes)
-    return prod(tensor.shape) * SUB_BYTE[tensor.dtype][1] // 8 if tensor.dtype in SUB_BYTE else 0
+    count = prod(abs(length) for length in tensor.shape)
+    if tensor.dtype in SUB_BYTE:
+        return count * SUB_BYTE[tensor.dtype][1] // 8
+    return count * WIDTHS.get(tensor.dtype, 0)
 
 
 def _terminal(tensor: Tensor) -> Terminal:

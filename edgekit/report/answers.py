@@ -15,6 +15,8 @@ from edgekit.report import console, terminal, text, view
 from edgekit.report.codec import encode
 
 if TYPE_CHECKING:
+    from edgekit.compare import Difference
+    from edgekit.device_check import DeviceCheck
     from edgekit.doctor import Check
     from edgekit.measure import Comparison, Measurement
     from edgekit.recheck import Recheck
@@ -28,8 +30,10 @@ _STARTS = (("loading", "load_ms"), ("first run", "first_run_ms"))
 _MEMORY = (("peak memory", "peak_memory_bytes"), ("model memory", "model_memory_bytes"))
 
 
-def bench(measurements: Sequence[tuple[str, Measurement]], comparison: Comparison | None = None) -> Parts:
-    """Latency and memory of one artifact, or of two beside each other with the ratio of their medians."""
+def bench(
+    measurements: Sequence[tuple[str, Measurement]], comparison: Comparison | None = None, word: str = ""
+) -> Parts:
+    """Latency and memory of one artifact, or of two beside each other with the ratio of their medians and a verdict."""
     table = console.table(Column("", no_wrap=True), *(console.number(name) for name, _ in measurements))
     for label, field in (*_TIMES, *_STARTS):
         table.add_row(label, *(text.milliseconds(getattr(found, field)) for _, found in measurements))
@@ -38,7 +42,8 @@ def bench(measurements: Sequence[tuple[str, Measurement]], comparison: Compariso
         table.add_row(label, *("" if value is None else text.size(value) for value in values))
     yield table
     if comparison is not None:
-        yield Text(f"\n{ratio(comparison, measurements[0][0], measurements[1][0])}", style="bold")
+        said = ratio(comparison, measurements[0][0], measurements[1][0])
+        yield Text(f"\n{said}{': ' if word else ''}{word}", style="bold")
     several = len(measurements) > 1
     yield Text()
     yield console.labelled((name if several else "timing", view.how_timed(found)) for name, found in measurements)
@@ -108,6 +113,50 @@ def verify(found: Recheck) -> Parts:
     rows = [*view.accuracy(found.evaluation), *view.noise(found.fidelity)]
     yield console.indented(terminal.comparison(rows, "artifact"))
     yield console.indented(terminal.worst(found.fidelity, WORST))
+    if found.device is not None:
+        yield Text(f"\n{on_device(found.device)}", style="bold")
+
+
+def on_device(found: DeviceCheck) -> str:
+    """Whether a device computes the same, in a sentence or two."""
+    where = f"on {found.device} ({found.machine['architecture']}, {found.runtime_version})"
+    of = f"{text.count(found.values)} outputs of {text.plural(found.samples, 'sample')}"
+    if found.equal == found.values:
+        said = f"{where}: the same bits in all {of}"
+    else:
+        said = f"{where}: {text.count(found.values - found.equal)} of {of} differ, by {found.max_steps:g} at most"
+    return said if found.value is None else f"{said}; the metric is {found.value:.4f} there"
+
+
+KINDS = {
+    "float": "fell back to float",
+    "integer": "came to integers",
+    "grew": "grew",
+    "noisier": "noisier",
+    "new": "new",
+    "gone": "gone",
+    "scale": "changed scale",
+    "shrank": "shrank",
+}
+"""What became of an op or tensor, the worst first."""
+
+
+def compared(found: Difference) -> Parts:
+    """Totals of both, then every layer that changed."""
+    yield Text.assemble((found.b, "bold"), f" against {found.a}\n")
+    table = console.table(Column("", no_wrap=True), console.number("before"), console.number("after"), Column("change"))
+    for total in found.totals:
+        change = "" if total.ratio is None else f"{total.ratio:.3f}x"
+        table.add_row(total.name, total.before, Text(total.after, style="bold"), change)
+    yield console.indented(table)
+    if found.contract:
+        yield console.indented(console.labelled(("contract", line) for line in found.contract))
+    changes = console.table(Column("change", no_wrap=True), console.name("layer"), Column(""))
+    order = list(KINDS)
+    for one in sorted(found.changes, key=lambda one: order.index(one.kind)):
+        style = "bold red" if one.kind in ("float", "noisier") else ""
+        changes.add_row(Text(KINDS[one.kind], style=style), Text(one.name), Text(one.said))
+    yield console.indented(changes) if changes.row_count else Text("  every layer is as it was")
 
 
 def gates(reports: Sequence[Report]) -> Parts:
@@ -168,7 +217,7 @@ def init(path: Path) -> Parts:
 _STATUS = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 
 
-def doctor(checks: Sequence[Check]) -> Parts:
+def doctor(checks: Sequence[Check], device: str | None = None) -> Parts:
     """A line a check, and below them what to do."""
     table = console.table(Column("", no_wrap=True), Column("", no_wrap=True), console.name(), header=False)
     for check in checks:
@@ -179,5 +228,6 @@ def doctor(checks: Sequence[Check]) -> Parts:
         yield Text("\nto do", style="bold")
         yield console.indented(console.labelled(fixes))
     missing = sum(check.status == "missing" for check in checks)
-    said = f"{text.plural(missing, 'thing')} missing" if missing else "edgekit can build, run and time artifacts here"
+    can = f"{device} can run and time artifacts" if device else "edgekit can build, run and time artifacts here"
+    said = f"{text.plural(missing, 'thing')} missing" if missing else can
     yield Text(("" if fixes else "\n") + said, style="bold red" if missing else "green")

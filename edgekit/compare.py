@@ -1,0 +1,165 @@
+"""Two artifacts, or two reports, beside each other: what grew, slowed, changed its scale or fell back to float."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit.artifact import read_artifact
+from edgekit.audit import audit_file
+from edgekit.baseline import read_report
+from edgekit.contract import Contract
+from edgekit.report import text
+from edgekit.report.model import Report
+
+SCALED = 0.01  # share by which a scale must differ to be named
+NOISIER_DB = 1.0
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is known of one of the two. ``scales`` holds scale and zero point by tensor, ``snr_db`` only of a report."""
+
+    name: str
+    audit: Json
+    contract: Contract
+    scales: Mapping[str, tuple[float, int]]
+    snr_db: Mapping[str, float] = field(default_factory=dict)
+    metric: tuple[str, float] | None = None
+    p50_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Total:
+    """A quantity of the whole, before and after, as text; ``ratio`` = after / before, None where that says nothing."""
+
+    name: str
+    before: str
+    after: str
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one op or tensor. ``kind``: new, gone, float, integer, grew, shrank, scale, noisier."""
+
+    kind: str
+    name: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B in terms of A."""
+
+    a: str
+    b: str
+    totals: tuple[Total, ...]
+    contract: tuple[str, ...]
+    changes: tuple[Change, ...]
+
+
+def compare(a: Path, b: Path) -> Difference:
+    """Each an artifact, a report.json, or a folder with one. Raises InputError or ModelError for anything else."""
+    before, after = side(a), side(b)
+    changes = (*_ops(before.audit, after.audit), *_scales(before, after), *_noise(before, after))
+    contract = tuple(before.contract.differences(after.contract))
+    return Difference(before.name, after.name, tuple(_totals(before, after)), contract, changes)
+
+
+def side(path: Path) -> Side:
+    """What a file or a folder tells."""
+    if path.is_dir() or path.suffix == ".json":
+        return _of_report(str(path), read_report(path))
+    found = audit_file(path)
+    artifact = read_artifact(path.read_bytes(), str(path))
+    scales = {name: (q.scale[0], q.zero_point[0]) for name, q in artifact.quant.items() if len(q.scale) == 1}
+    return Side(str(path), found.to_json(), artifact.contract, scales)
+
+
+def _of_report(name: str, report: Report) -> Side:
+    tensors = report.fidelity.tensors if report.fidelity else ()
+    scales = {t.name: (t.scale, t.zero_point or 0) for t in tensors if t.scale is not None}
+    found = report.evaluation
+    return Side(
+        name,
+        report.audit,
+        Contract.from_json(report.contract),
+        scales,
+        {tensor.name: tensor.snr_db for tensor in tensors},
+        (found.metric, found.artifact_value) if found else None,
+        report.latency.p50_ms if report.latency else None,
+    )
+
+
+COSTS = (
+    ("size", "file_bytes", text.size),
+    ("weights", "weight_bytes", text.size),
+    ("multiply-adds", "macs", text.count),
+    ("parameters", "parameters", text.count),
+    ("bytes moved", "moved_bytes", text.size),
+    ("arena", "arena_bytes", text.size),
+)
+
+
+def _totals(a: Side, b: Side) -> Iterator[Total]:
+    for name, key, show in COSTS:
+        before, after = a.audit.get(key), b.audit.get(key)
+        if before is not None and after is not None:
+            yield Total(name, show(before), show(after), after / before if before else None)
+    before, after = (str(len(found.audit["float_ops"])) for found in (a, b))
+    yield Total("float ops", before, after)
+    if a.metric and b.metric and a.metric[0] == b.metric[0]:
+        yield Total(a.metric[0], text.percent(a.metric[1]), text.percent(b.metric[1]))
+    if a.p50_ms and b.p50_ms:
+        yield Total("latency p50", text.milliseconds(a.p50_ms), text.milliseconds(b.p50_ms), b.p50_ms / a.p50_ms)
+
+
+def _ops(a: Json, b: Json) -> Iterator[Change]:
+    """What became of the ops, matched by name, in the order of B."""
+    before, after = ({op["name"]: op for op in found["ops"]} for found in (a, b))
+    for name, op in after.items():
+        old = before.get(name)
+        if old is None:
+            yield Change("new", name, _described(op))
+            continue
+        if old["integer"] != op["integer"]:
+            yield Change("integer" if op["integer"] else "float", name, f"{old['kind']} became {op['kind']}")
+        yield from _grown(name, old, op)
+    yield from (Change("gone", name, _described(op)) for name, op in before.items() if name not in after)
+
+
+def _grown(name: str, old: Json, op: Json) -> Iterator[Change]:
+    said = [
+        f"{what} {show(old[key])} became {show(op[key])}"
+        for what, key, show in (("multiply-adds", "macs", text.count), ("weights", "weight_bytes", text.size))
+        if old[key] != op[key]
+    ]
+    if said:
+        more = (op["macs"], op["weight_bytes"]) > (old["macs"], old["weight_bytes"])
+        yield Change("grew" if more else "shrank", name, ", ".join(said))
+
+
+def _described(op: Json) -> str:
+    macs = f", {text.count(op['macs'])} multiply-adds" if op["macs"] else ""
+    return f"{op['op']}, {op['kind']}{macs}"
+
+
+def _scales(a: Side, b: Side) -> Iterator[Change]:
+    for name, (scale, zero_point) in b.scales.items():
+        if name not in a.scales:
+            continue
+        old, old_zero = a.scales[name]
+        if abs(scale - old) > SCALED * old or zero_point != old_zero:
+            yield Change("scale", name, f"{old:.5g}, zero point {old_zero} became {scale:.5g}, zero point {zero_point}")
+
+
+def _noise(a: Side, b: Side) -> Iterator[Change]:
+    for name, snr in b.snr_db.items():
+        old = a.snr_db.get(name)
+        if old is not None and snr < old - NOISIER_DB:
+            yield Change("noisier", name, f"{text.decibels(old)} became {text.decibels(snr)}")

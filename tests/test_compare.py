@@ -1,0 +1,95 @@
+"""``edgekit compare``: two artifacts, or two reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from sample_reports import FULL, audit, op
+from small_graphs import Builder
+
+from edgekit.cli import cli
+from edgekit.compare import Difference, compare
+from edgekit.emitters import onnx_qdq, tflite
+from edgekit.errors import EdgekitError
+from edgekit.passes import prepare
+from edgekit.quant.solve import Rules, solve
+from edgekit.report import json
+from edgekit.report.model import Report
+
+
+def written(path: Path, float_nodes: frozenset[str] = frozenset(), widest: float = 4.0) -> Path:
+    """A network of two convolutions, all its ranges as wide as ``widest``."""
+    b = Builder(0)
+    x = b.node("Relu", b.conv(b.input(1, 3, 8, 8), 3, 8, (3, 3), pads=[1, 1, 1, 1]))
+    graph = prepare(b.model(b.conv(x, 8, 4)))
+    names = [*(str(v.name) for v in graph.graph.inputs), *(str(v.name) for n in graph.graph for v in n.outputs)]
+    plan = solve(graph, dict.fromkeys(names, (-widest, widest)), Rules(float_nodes=float_nodes))
+    emit = tflite.emit if path.suffix == ".tflite" else onnx_qdq.emit
+    path.write_bytes(emit(graph, plan).data)
+    return path
+
+
+def kinds(found: Difference) -> set[tuple[str, str]]:
+    return {(change.kind, change.name) for change in found.changes}
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_a_layer_that_fell_back_to_float_is_named(tmp_path: Path, suffix: str) -> None:
+    whole = written(tmp_path / f"a.{suffix}")
+    mixed = written(tmp_path / f"b.{suffix}", frozenset({"conv2"}))
+    found = compare(whole, mixed)
+    assert ("float", "conv2") in kinds(found) and not any(kind == "float" and n != "conv2" for kind, n in kinds(found))
+    assert next(t for t in found.totals if t.name == "float ops").after != "0"
+    assert ("integer", "conv2") in kinds(compare(mixed, whole))
+    assert compare(whole, whole).changes == () and compare(whole, whole).contract == ()
+
+
+def test_a_scale_that_changed_is_named(tmp_path: Path) -> None:
+    found = compare(written(tmp_path / "a.tflite"), written(tmp_path / "b.tflite", widest=8.0))
+    changed = {change.name: change.said for change in found.changes if change.kind == "scale"}
+    assert "x" in changed and "became" in changed["x"]
+    assert any(line.startswith("x.scale") for line in found.contract)
+    sizes = next(total for total in found.totals if total.name == "arena")
+    assert sizes.ratio == 1.0
+
+
+def report(path: Path, changed: Report) -> Path:
+    path.mkdir()
+    (path / "report.json").write_text(json.render(changed))
+    return path
+
+
+def test_reports_tell_accuracy_noise_and_latency_too(tmp_path: Path) -> None:
+    assert FULL.evaluation is not None and FULL.fidelity is not None
+    tensors = [replace(t, snr_db=t.snr_db - 5) if t.name == "logits" else t for t in FULL.fidelity.tensors]
+    ops = audit(op("conv1", "CONV_2D", 884_736, weight_bytes=992), op("softmax", "SOFTMAX", integer=False))
+    later = replace(
+        FULL,
+        audit=ops,
+        fidelity=replace(FULL.fidelity, tensors=tuple(tensors)),
+        evaluation=replace(FULL.evaluation, artifact_value=0.79),
+    )
+    found = compare(report(tmp_path / "a", FULL), report(tmp_path / "b", later))
+    assert {("noisier", "logits"), ("grew", "conv1"), ("new", "softmax"), ("gone", "linear")} <= kinds(found)
+    assert [t.after for t in found.totals if t.name == FULL.evaluation.metric] == ["79.00 %"]
+    assert "latency p50" in {total.name for total in found.totals}
+
+
+def test_the_command_prints_layers_and_json(tmp_path: Path) -> None:
+    paths = [str(written(tmp_path / "a.tflite")), str(written(tmp_path / "b.tflite", frozenset({"conv2"})))]
+    said = CliRunner().invoke(cli, ["compare", *paths])
+    assert said.exit_code == 0 and "fell back to float" in said.output and "conv2" in said.output
+    same = CliRunner().invoke(cli, ["compare", paths[0], paths[0]])
+    assert "every layer is as it was" in same.output
+    assert '"kind": "float"' in CliRunner().invoke(cli, ["compare", *paths, "--json"]).output
+
+
+def test_what_is_neither_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "c.tflite").write_bytes(b"no model")
+    with pytest.raises(EdgekitError, match=r"c\.tflite"):
+        compare(written(tmp_path / "a.tflite"), tmp_path / "c.tflite")
+    with pytest.raises(EdgekitError, match="gone"):
+        compare(tmp_path / "gone.tflite", written(tmp_path / "a.tflite"))

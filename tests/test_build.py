@@ -93,8 +93,8 @@ def reports(project: Project, out: Path) -> list[Report]:
 @pytest.fixture
 def unmeasured(reports: list[Report], monkeypatch: pytest.MonkeyPatch) -> None:
     """Later builds take over the first one's latency; nothing here depends on it."""
-    monkeypatch.setattr("edgekit.stages.measure", lambda *_, **__: reports[0].latency)
-    monkeypatch.setattr("edgekit.stages.glance", lambda *_, **__: reports[0].float_latency)
+    monkeypatch.setattr("edgekit.measure.Bench.measure", lambda *_, **__: reports[0].latency)
+    monkeypatch.setattr("edgekit.measure.Bench.glance", lambda *_, **__: reports[0].float_latency)
 
 
 def kept(out: Path, targets: Sequence[str] = TARGETS) -> dict[str, bytes]:

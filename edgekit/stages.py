@@ -103,6 +103,10 @@ class Built:
     float_latency: Measurement | None = None
     float_bytes: int = 0
 
+    def keep(self) -> None:
+        """Write the artifact to its path."""
+        write(prepare_folder(self.path.parent) / self.path.name, self.artifact.data)
+
 
 @dataclass
 class Work:
@@ -281,7 +285,7 @@ class Work:
 
     def examine(self, built: Built, graph: ir.Model) -> None:
         """Write, verify, evaluate and measure one artifact."""
-        write(prepare_folder(built.path.parent) / built.path.name, built.artifact.data)
+        built.keep()
         self.judge(built, graph)
         name = built.target.name
         with self.stage("measure", name), self.progress.task(f"measure {name}", 2) as step:

@@ -3,8 +3,8 @@
     python benchmarks/ladder.py [CASE ...]
 
 Each case of ``planted.py`` is a trained network whose plain int8 loses its accuracy for one cause. It is built for both
-formats with ``[calibration] method = "auto"`` and a gate of one point, and judged on held-out images. *adaround*: the time
-that the rounding takes on a ResNet20, with 256 images.
+formats with ``[calibration] method = "auto"`` and a gate of one point, and judged on held-out images. *adaround*: how
+long the rounding takes on a ResNet20, with 256 images.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ DEFAULT = ("vit", "fashion_mnist_vit")
 FORMS: dict[str, dict[str, Any]] = {
     "default": {},
     "mixed": {"precision": "mixed"},
-    "int8": {"precision": "int8", "allow_float": True},
+    "int8": {"precision": "int8"},
+    "int8, float normalisation": {"precision": "int8", "allow_float": True},
 }
 LEAST_DB = 26.0  # of the default form
 MOST_DROP = 0.01  # of int8

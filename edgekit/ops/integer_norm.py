@@ -99,15 +99,16 @@ def inverse_roots() -> Array:
 
 def _scaled(tfl: Tfl, source: Any, largest: float, scale: Operand, bias: Operand | None) -> None:
     """Fill ``out`` with source * scale + bias, of the integers in which the plan stores both."""
-    unit = QParams("int16", (float(np.float32(largest / LIMITS["int16"][1])),), (0,))
-    wide = _wide(tfl, tfl.add("QUANTIZE", [source], _temp(tfl, source.shape, unit)))
     factors, quant = _planned(tfl, scale)
+    addends = np.zeros(1) if bias is None else numerics.dequantize(*_planned(tfl, bias))
+    step = max(largest / LIMITS["int16"][1], 2 * float(np.abs(addends).max()) / LARGEST / quant.scale[0])
+    unit = QParams("int16", (float(np.float32(step)),), (0,))
+    wide = _wide(tfl, tfl.add("QUANTIZE", [source], _temp(tfl, source.shape, unit)))
     result = _int32(tfl, "MUL", wide, factors.astype(np.int32) - quant.zero_point[0])
-    step = QParams("int32", (float(np.float32(unit.scale[0] * quant.scale[0])),), (0,))
+    product = QParams("int32", (float(np.float32(unit.scale[0] * quant.scale[0])),), (0,))
     if bias is not None:
-        addends = numerics.dequantize(*_planned(tfl, bias))
-        result = _int32(tfl, "ADD", result, numerics.quantize(addends, step))
-    result.quant = step
+        result = _int32(tfl, "ADD", result, numerics.quantize(addends, product))
+    result.quant = product
     tfl.add("QUANTIZE", [result])
 
 

@@ -23,7 +23,7 @@ from edgekit.quant.solve import Rules
 from edgekit.target import load_target
 
 Array = NDArray[np.float32]
-LITERT = load_target("linux-x86_64-litert", None)
+LITERT = load_target("linux-x86_64-litert")
 HALF = 0.5  # of a step of the input: what rounding to int8 costs anyway, and what this may cost beside the table
 OFF = 0.005  # of a value: what the table of inverse roots may be off
 
@@ -131,3 +131,11 @@ def test_where_floats_are_allowed_it_is_float() -> None:
     with pytest.raises(UnsupportedError, match="no 32-bit sum holds the squares of int16 values"):
         emit.refuse_unsupported(graph, {LITERT: "int16x8"}, config)
     emit.refuse_unsupported(graph, {LITERT: "int16x8"}, allowed)
+
+
+def test_a_runtime_without_these_operators_is_told_apart() -> None:
+    """TFLM does not load such a file: not all of its operators take 32-bit integers."""
+    g = Builder()
+    graph = prepare(g.model(g.node("LayerNormalization", g.input(1, 4, 8), g.const(np.ones(8, np.float32)))))
+    with pytest.raises(UnsupportedError, match="operator FLOOR_DIV, which the target's runtime does not have"):
+        emit.refuse_unsupported(graph, {load_target("microcontroller-tflm"): "int8"}, QuantizationConfig())

@@ -62,7 +62,7 @@ def _temp(tfl: Tfl, shape: Any, quant: QParams | None = None) -> Any:
 def _int32(tfl: Tfl, code: str, *inputs: Any) -> Any:
     """An operator on plain integers."""
     shape = np.broadcast_shapes(*(tfl.tensor(item).shape for item in inputs))
-    return tfl.add(code, inputs, _temp(tfl, shape), **({} if code in ("MINIMUM", "MAXIMUM") else PLAIN))
+    return tfl.add(code, inputs, _temp(tfl, shape), **({} if code in ("MINIMUM", "FLOOR_DIV") else PLAIN))
 
 
 def _wide(tfl: Tfl, source: Any) -> Any:
@@ -83,8 +83,8 @@ def _centred(tfl: Tfl, X: Operand, axes: list[int], count: int, finer: int) -> A
 
 def _inverse_root(tfl: Tfl, total: Any, part: int) -> Any:
     """ONE / sqrt(total / part)."""
-    parts = _int32(tfl, "DIV", total, np.asarray(part))
-    coarse = _int32(tfl, "DIV", parts, np.asarray(COARSE))
+    parts = _int32(tfl, "FLOOR_DIV", total, np.asarray(part))
+    coarse = _int32(tfl, "FLOOR_DIV", parts, np.asarray(COARSE))
     index = _int32(tfl, "ADD", _int32(tfl, "MINIMUM", parts, np.asarray(FINE - 1)), coarse)
     return tfl.add("GATHER", [inverse_roots(), index], _temp(tfl, index.shape), axis=0)
 

@@ -51,7 +51,7 @@ def layer_normalization(
 ) -> None:
     """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL, then MUL by the scale and ADD of the bias if not folded.
 
-    In int8 CAST, SUM, MUL, SUB, ADD, FLOOR_DIV and MINIMUM of 32 bits, GATHER from a table of inverse roots, and QUANTIZE.
+    In int8 CAST, SUM, MUL, SUB, ADD, FLOOR_DIV and MINIMUM of 32 bits, GATHER from a table of inverse roots, QUANTIZE.
 
     Refused: the second and third output; in integers a computed scale or bias, int16, and means of more than 132,102.
     """

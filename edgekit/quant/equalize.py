@@ -100,12 +100,9 @@ def normalised_by(node: ir.Node) -> list[ir.Value]:
     private = all(len(value.uses()) == 1 and not value.is_graph_output() for value in held)
     if not private or any(array is None or array.shape != shape for array in found):
         return []
-    return held if len(held) > 1 or not np.all(found[0] == 1) or ALL else []
+    return held if len(held) > 1 or not np.all(found[0] == 1) else []
 
 
-import os
-
-ALL = bool(os.environ.get("SQALL"))
 Rule = Callable[[Channels, ir.Node, list[ir.Value]], "Sequence[Array] | None"]
 
 

@@ -49,8 +49,8 @@ def layer_normalization(
     epsilon: float = 1e-5,
     stash_type: int = 1,
 ) -> None:
-    """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL, then MUL by the scale and ADD of the bias if not folded; in int8 CAST, SUM,
-    MUL, SUB, ADD, FLOOR_DIV and MINIMUM of 32 bits, GATHER from a table of inverse roots, and QUANTIZE.
+    """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL, then MUL by the scale and ADD of the bias if not folded; in int8 CAST,
+    SUM, MUL, SUB, ADD, FLOOR_DIV and MINIMUM of 32 bits, GATHER from a table of inverse roots, and QUANTIZE.
 
     Refused: the second and third output; in integers a computed scale or bias, and means of more than 132,102.
     """

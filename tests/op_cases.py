@@ -508,6 +508,7 @@ NORMS = [
         lambda g, x: g.node("LayerNormalization", x, g.uniform(0.5, 1.5, 4, 8), g.uniform(-1, 1, 4, 8), axis=-2),
         "biased",
         (1, 7, 4, 8),
+        transposes=2,
     ),
     Case("Pow", rms, "rms-norm", (1, 7, 16)),
 ]

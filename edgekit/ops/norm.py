@@ -9,11 +9,10 @@ import numpy as np
 
 from edgekit.ops import integer_norm
 from edgekit.ops.context import PLAIN, Operand, Tfl
-from edgekit.ops.declare import Layout, Quant, op, unsupported
-from edgekit.ops.declare import Scale as Scales
+from edgekit.ops.declare import Layout, Quant, Scale, op, unsupported
 
 Mean = Callable[[Any], Any]
-NEVER = Quant(scale=Scales.NONE)
+NEVER = Quant(scale=Scale.NONE)
 
 
 def _parts(tfl: Tfl, X: Any, mean: Mean, epsilon: float, shape: tuple[int, ...]) -> tuple[Any, Any]:

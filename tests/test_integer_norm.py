@@ -139,3 +139,26 @@ def test_a_runtime_without_these_operators_is_told_apart() -> None:
     graph = prepare(g.model(g.node("LayerNormalization", g.input(1, 4, 8), g.const(np.ones(8, np.float32)))))
     with pytest.raises(UnsupportedError, match="operator FLOOR_DIV, which the target's runtime does not have"):
         emit.refuse_unsupported(graph, {load_target("microcontroller-tflm"): "int8"}, QuantizationConfig())
+
+
+def test_a_block_of_attention_is_all_integers() -> None:
+    g = Builder()
+
+    def dense(x: str, read: int, given: int) -> str:
+        return g.node("Add", g.node("MatMul", x, g.weights(read, given, scale=read**-0.5)), g.uniform(-0.1, 0.1, given))
+
+    def norm(x: str) -> str:
+        return g.node("LayerNormalization", x, g.uniform(0.5, 1.5, 32), g.uniform(-0.2, 0.2, 32))
+
+    x = g.input(1, 9, 32)
+    query, key, value = (dense(y, 32, 32) for y in [norm(x)] * 3)
+    scores = g.node("Mul", g.node("MatMul", query, g.node("Transpose", key, perm=[0, 2, 1])), g.const(32**-0.5))
+    x = g.node("Add", x, g.node("MatMul", g.node("Softmax", scores), value))
+    x = g.node("Add", x, dense(g.node("Gelu", dense(norm(x), 32, 64)), 64, 32))
+    model = g.model(dense(norm(x), 32, 8))
+    emit.refuse_unsupported(prepare(model), {LITERT: "int8"}, QuantizationConfig())
+    found = outcome(*planned(model, g.samples(), "int8"), model, g.samples())
+    for artifact in found.artifacts:
+        checked = audit(artifact.data)
+        assert checked.precision == "int8" and not checked.float_ops
+    assert min(found.snr("onnx"), found.snr("tflite")) > 28

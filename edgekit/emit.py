@@ -64,7 +64,7 @@ def emit_float(graph: ir.Model, target: Target) -> bytes:
     return onnx_qdq.emit(graph, QuantPlan({})).data
 
 
-FLOAT_WHERE_ALLOWED = ("LayerNormalization",)  # its integers are as good and much slower
+FLOAT_WHERE_ALLOWED = ("LayerNormalization",)  # its integers are as good and slower
 FORMS = {"tflite": ("loop", "unrolled"), "onnx": ("whole", "unrolled")}  # where the target does not say
 
 

@@ -20,6 +20,7 @@ from latency import ORT, SECONDS, quantize
 from latency import facts as timing
 from shared import ONNX, TFLITE, Network
 
+from edgekit.audit import audit_file
 from edgekit.frontends import load_graph
 from edgekit.graph import shape_of
 from edgekit.measure import compare
@@ -31,10 +32,11 @@ DEFAULT = ("vit", "fashion_mnist_vit")
 FORMS: dict[str, dict[str, Any]] = {
     "default": {},
     "mixed": {"precision": "mixed"},
-    "int8": {"precision": "int8", "allow_float": True},
+    "int8": {"precision": "int8"},
+    "int8, float normalisation": {"precision": "int8", "allow_float": True},
 }
 LEAST_DB = 26.0  # of the default form
-MOST_DROP = 0.01  # of int8
+MOST_DROP = {"default": 0.002, "int8": 0.01}
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def measured(network: Network, folder: Path, files: Mapping[str, Path]) -> dict[
     kept = judged(network, folder, {**files, name: other})
     found: dict[str, Any] = {}
     for form, path in files.items():
-        found[form] = {"bytes": path.stat().st_size, **kept[form]}
+        found[form] = {"bytes": path.stat().st_size, "precision": audit_file(path).precision, **kept[form]}
         if path.suffix == ".tflite":
             found[form]["partitions"] = LiteRTSession(path).partitions
         if path != other:
@@ -105,14 +107,15 @@ def judged(network: Network, folder: Path, files: Mapping[str, Path]) -> dict[st
 
 
 def floors(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The default form keeps the signal and is as fast as its opponent; full int8 keeps the accuracy."""
-    default, int8 = result["forms"]["default"], result["forms"]["int8"]
+    """The default form keeps the signal and beats its opponent; int8 is all integers; both keep accuracy."""
+    forms = result["forms"]
+    default, precision = forms["default"], forms["int8"]["precision"]
     found = [shared.at_least("SNR of the default form, dB", default["snr_db"], LEAST_DB)]
     if "ratio" in default:
         found.append(shared.at_most(f"default form over {result['against']}", default["ratio"], 1.0))
-    if "drop" in int8:
-        found.append(shared.at_most("drop of int8", int8["drop"], MOST_DROP))
-    return found
+    if "drop" in default:
+        found += [shared.at_most(f"drop of {form}", forms[form]["drop"], most) for form, most in MOST_DROP.items()]
+    return [*found, shared.floor("int8 is all integers", float(precision == "int8"), 1.0, precision == "int8")]
 
 
 def rows_of(network: str, results: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -64,6 +64,7 @@ def emit_float(graph: ir.Model, target: Target) -> bytes:
     return onnx_qdq.emit(graph, QuantPlan({})).data
 
 
+FLOAT_WHERE_ALLOWED = ("LayerNormalization",)  # its integers are as good and slower
 FORMS = {"tflite": ("loop", "unrolled"), "onnx": ("whole", "unrolled")}  # where the target does not say
 
 
@@ -122,6 +123,8 @@ def unasked(precisions: Mapping[Target, str], asked: str | None) -> list[str]:
 def resolved(graph: ir.Model, config: QuantizationConfig, file: str) -> QuantizationConfig:
     """The settings with the nodes that their ``float_nodes`` patterns (``fnmatch``) name, by node name or op.
 
+    Where floats are allowed, those of ``FLOAT_WHERE_ALLOWED`` are among them.
+
     Raises ConfigError for a pattern that names none: what it was to keep in float would be stored in integers.
     """
     nodes = [unit.node for unit in units(graph.graph)]
@@ -132,6 +135,8 @@ def resolved(graph: ir.Model, config: QuantizationConfig, file: str) -> Quantiza
             hint = near_misses(pattern, [*(str(n.name) for n in nodes), *(n.op_type for n in nodes)])
             raise ConfigError(f"{file}:quantization.float_nodes: no node has the name or op {pattern}{hint}")
         found += named
+    if config.allow_float:
+        found += [str(node.name) for node in nodes if node.op_type in FLOAT_WHERE_ALLOWED]
     return replace(config, float_nodes=tuple(dict.fromkeys(found)))
 
 

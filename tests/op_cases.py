@@ -503,6 +503,13 @@ NORMS = [
     ),
     Case("MeanVarianceNormalization", lambda g, x: g.node("MeanVarianceNormalization", x, axes=[1]), "channels"),
     Case("LayerNormalization", lambda g, x: g.node("LayerNormalization", x, g.uniform(0.5, 1.5, 16)), "", (1, 7, 16)),
+    Case(
+        "LayerNormalization",
+        lambda g, x: g.node("LayerNormalization", x, g.uniform(0.5, 1.5, 4, 8), g.uniform(-1, 1, 4, 8), axis=-2),
+        "biased",
+        (1, 7, 4, 8),
+        transposes=2,
+    ),
     Case("Pow", rms, "rms-norm", (1, 7, 16)),
 ]
 DETECTIONS = [

@@ -78,7 +78,12 @@ def gated(b: Builder) -> str:
     return b.conv(b.node("Mul", y, gate), 8, 4)
 
 
-SCALED = [pair, depthwise, grouped, concat, shuffle, residual, pooled, flattened, transposed, gated]
+def normalised(b: Builder) -> str:
+    y = b.node("LayerNormalization", b.input(1, 6, 8), b.const(SPREAD), b.const(SPREAD / 4))
+    return b.node("MatMul", y, b.weights(8, 4))
+
+
+SCALED = [pair, depthwise, grouped, concat, shuffle, residual, pooled, flattened, transposed, gated, normalised]
 
 
 def clipped(b: Builder) -> str:
@@ -110,7 +115,14 @@ def shared_weights(b: Builder) -> str:
     return b.node("Conv", b.node("Conv", b.input(1, 3, 8, 8), weights), weights)
 
 
-LEFT_ALONE = [clipped, squashed, squared, beside_the_input, padded, shared_weights]
+def normalised_alone(b: Builder) -> str:
+    """What is normalised together, and what neither scales nor shifts."""
+    y = b.node("MatMul", b.input(1, 6, 8), b.weights(8, 8))
+    y = b.node("LayerNormalization", y, b.const(np.ones(8, np.float32)))
+    return b.node("MatMul", y, b.weights(8, 4))
+
+
+LEFT_ALONE = [clipped, squashed, squared, beside_the_input, padded, shared_weights, normalised_alone]
 Net = Callable[[Builder], str]
 
 
@@ -148,7 +160,7 @@ def test_what_cannot_be_scaled_is_left_alone(net: Net) -> None:
         np.testing.assert_array_equal(constant(changed.graph.initializers[name]), constant(value))
 
 
-@pytest.mark.parametrize("net", [depthwise, concat, shuffle], ids=lambda net: net.__name__)
+@pytest.mark.parametrize("net", [depthwise, concat, shuffle, normalised], ids=lambda net: net.__name__)
 def test_both_artifacts_gain(net: Net) -> None:
     builder = Builder()
     model = builder.model(net(builder))

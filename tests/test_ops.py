@@ -113,6 +113,7 @@ REFUSED: dict[str, dict[str, str]] = {
             "Sin Sinh Softplus Softsign Sqrt Tan ThresholdedRelu "  # and what is written with them:
             "GatherElements-computed GlobalLpPool LRN LpPool LpPool-3 Pow-rms-norm ReduceL2",
         ),
+        **because("no 32-bit sum holds the squares of int16 values", "LayerNormalization LayerNormalization-biased"),
         **because("ARG_MAX has no sound int16 kernel", "ArgMax ArgMax-flat Gather-computed"),
         **because("ARG_MIN has no sound int16 kernel", "ArgMin"),
         **because("DEPTH_TO_SPACE has no sound int16 kernel", "DepthToSpace DepthToSpace-torch"),

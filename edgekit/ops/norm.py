@@ -1,4 +1,4 @@
-"""Normalisation over axes: always on real numbers, as no runtime has an integer kernel for it."""
+"""Normalisation over axes, on real numbers; of LayerNormalization there is an integer form (``integer_norm``)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.ops import integer_norm
 from edgekit.ops.context import PLAIN, Operand, Tfl
 from edgekit.ops.declare import Layout, Quant, Scale, op, unsupported
 
 Mean = Callable[[Any], Any]
+NEVER = Quant(scale=Scale.NONE)
 
 
 def _parts(tfl: Tfl, X: Any, mean: Mean, epsilon: float, shape: tuple[int, ...]) -> tuple[Any, Any]:
@@ -35,7 +37,7 @@ def _mean(tfl: Tfl, source: Any, axes: Sequence[int], shape: Sequence[int]) -> A
     return tfl.add("MEAN", [source, np.asarray(axes)], tfl.temp(small, tfl.out), keep_dims=True) if axes else source
 
 
-@op("LayerNormalization", since=17, layout=Layout.SOURCE, quant=Quant(scale=Scale.NONE))
+@op("LayerNormalization", since=17, layout=Layout.SOURCE)
 def layer_normalization(
     tfl: Tfl,
     X: Operand,
@@ -46,15 +48,20 @@ def layer_normalization(
     epsilon: float = 1e-5,
     stash_type: int = 1,
 ) -> None:
-    """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL, then MUL by the scale and ADD of the bias if not folded.
+    """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL, then MUL by the scale and ADD of the bias if not folded; in int8 CAST,
+    SUM, MUL, SUB, ADD, FLOOR_DIV and MINIMUM of 32 bits, GATHER from a table of inverse roots, and QUANTIZE.
 
-    Refused: the second and third output.
+    Refused: the second and third output; in integers a computed scale or bias, and means of more than 132,102.
     """
     if len(tfl.outs) > 1:
         unsupported("the second and third outputs (mean, inverse deviation)")
     rank = len(X.shape)
+    axes = list(range(axis % rank, rank))
     plain = Scale.array is not None and bool(np.all(Scale.array == 1)) and B is None
-    result = normalise(tfl, X, list(range(axis % rank, rank)), epsilon, X.shape, tfl.out if plain else None)
+    if tfl.quantized:
+        integer_norm.normalise(tfl, X, axes, epsilon, None if plain else (Scale, B))
+        return
+    result = normalise(tfl, X, axes, epsilon, X.shape, tfl.out if plain else None)
     if plain:
         return
     if B is None:
@@ -88,13 +95,13 @@ def _grouped(tfl: Tfl, X: Operand, scale: Operand, bias: Operand, groups: int, e
         tfl.add("ADD", [scaled, bias], **PLAIN)
 
 
-@op("InstanceNormalization", since=6, layout=Layout.NHWC, quant=Quant(scale=Scale.NONE))
+@op("InstanceNormalization", since=6, layout=Layout.NHWC, quant=NEVER)
 def instance_normalization(tfl: Tfl, input: Operand, scale: Operand, B: Operand, *, epsilon: float = 1e-5) -> None:
     """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL by the scale, MUL, then ADD of the bias if there is one."""
     _grouped(tfl, input, scale, B, input.shape[1], epsilon)
 
 
-@op("GroupNormalization", since=21, layout=Layout.NHWC, quant=Quant(scale=Scale.NONE))
+@op("GroupNormalization", since=21, layout=Layout.NHWC, quant=NEVER)
 def group_normalization(
     tfl: Tfl,
     X: Operand,
@@ -109,7 +116,7 @@ def group_normalization(
     _grouped(tfl, X, scale, bias, int(num_groups or 1), epsilon)
 
 
-@op("MeanVarianceNormalization", since=13, layout=Layout.AXIS, quant=Quant(scale=Scale.NONE))
+@op("MeanVarianceNormalization", since=13, layout=Layout.AXIS, quant=NEVER)
 def mean_variance_normalization(tfl: Tfl, X: Operand, *, axes: tuple[int, ...] = (0, 2, 3)) -> None:
     """MEAN, SUB, MUL, MEAN, ADD, RSQRT, MUL; its epsilon is added to the deviation, so here its square."""
     normalise(tfl, X, sorted(X.at(axis) for axis in axes), 1e-18, tfl.out.shape, tfl.out)

@@ -88,6 +88,21 @@ def channel_axis(node: ir.Node) -> int:
     return len(shape_of(node.outputs[0])) - 1 if node.op_type == "MatMul" else 1
 
 
+def normalised_by(node: ir.Node) -> list[ir.Value]:
+    """The constants of a LayerNormalization, one number a channel, that its channels can be divided in; else nothing.
+
+    Factors between a normalisation and the products that read it are those of SmoothQuant (Xiao et al. 2022). One that
+    neither scales nor shifts stays so: a scale would cost it more time than the factors are worth.
+    """
+    held = [value for value in node.inputs[1:] if value is not None]
+    found = [constant(value) for value in held]
+    shape = shape_of(node.outputs[0])[-1:]
+    private = all(len(value.uses()) == 1 and not value.is_graph_output() for value in held)
+    if not private or any(array is None or array.shape != shape for array in found):
+        return []
+    return held if len(held) > 1 or not np.all(found[0] == 1) else []
+
+
 Rule = Callable[[Channels, ir.Node, list[ir.Value]], "Sequence[Array] | None"]
 
 
@@ -98,6 +113,15 @@ def _same(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Sequence[A
 def _clip(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Sequence[Array] | None:
     bounds = clip_bounds(node)
     return None if bounds is None or any(b and np.isfinite(b) for b in bounds) else _same(channels, node, read)
+
+
+def _normalised(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Sequence[Array] | None:
+    """Channels of their own: what is normalised together keeps its scale."""
+    channels.pin(read)
+    out = node.outputs[0]
+    if not normalised_by(node):
+        return None
+    return [channels.classes.new(shape_of(out)[-1]).reshape([1] * (len(shape_of(out)) - 1) + [-1])]
 
 
 def _spatial(channels: Channels, node: ir.Node, read: list[ir.Value]) -> Sequence[Array] | None:
@@ -140,6 +164,7 @@ RULES: dict[str, Rule] = {
     **MOVES,
     "Concat": _concat,
     "Mul": _product,
+    "LayerNormalization": _normalised,
 }
 
 
@@ -183,6 +208,9 @@ def scaled(model: ir.Model, exponents: Sequence[int]) -> ir.Model:
     found: dict[str, Array] = {}
     for node in model.graph:
         weights, source = weights_of(node), node.inputs[0] if node.inputs else None
+        if node.op_type == "LayerNormalization":
+            given = factor[channels.along(node.outputs[0], len(shape_of(node.outputs[0])) - 1)]
+            found |= {str(v.name): (np.asarray(constant(v)) / given).astype(np.float32) for v in normalised_by(node)}
         if weights is None or source is None:
             continue
         axis = channel_axis(node)

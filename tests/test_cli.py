@@ -27,7 +27,7 @@ from edgekit.report import json as report_json
 from edgekit.report.model import Report
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("build", "bench", "verify", "diagnose", "inspect", "gate", "targets", "init", "doctor")
+COMMANDS = ("build", "bench", "verify", "diagnose", "inspect", "compare", "gate", "targets", "init", "doctor")
 
 
 def stored(path: Path, report: Report) -> Path:

@@ -155,7 +155,7 @@ class GraphModule(nn.Module):
             values[str(value.name)] = self.seen(str(value.name), tensor)
         kept = set(keep)
         for node in self._nodes:
-            if kept <= values.keys():
+            if kept and kept <= values.keys():
                 break
             read = [None if value is None else values[str(value.name)] for value in node.inputs]
             given = self._compute(node, read, inputs[0].shape[0] if inputs[0].ndim else 1)

@@ -133,7 +133,12 @@ def test_pages_name_no_machine(name: str) -> None:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    shown = [(name, line.partition(" #")[0]) for name, lang, block in BLOCKS if lang in ("", "sh") for line in block.splitlines()]
+    shown = [
+        (name, line.partition(" #")[0])
+        for name, lang, block in BLOCKS
+        if lang in ("", "sh")
+        for line in block.splitlines()
+    ]
     shown += SPANS
     found = [(name, line) for name, line in shown if line.startswith("edgekit ") and "[" not in line]
     return [(name, words) for name, line in found if len(words := shlex.split(line)) > 1]

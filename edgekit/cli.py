@@ -134,7 +134,9 @@ def cli() -> None:
 @click.option("--recipe", "calibration__recipe", metavar="NAME", help="A calibration recipe.")
 @click.option("--samples", "calibration__samples", type=int, metavar="N", help="How many samples calibrate.")
 @click.option("--range", "calibration__range", metavar="METHOD", help="minmax, percentile, entropy or mse.")
-@click.option("--rounding", "calibration__rounding", metavar="METHOD", help="Of weights: reconstruct or nearest.")
+@click.option(
+    "--rounding", "calibration__rounding", metavar="METHOD", help="Of weights: reconstruct, nearest or adaround."
+)
 @click.option(
     "--precision",
     "quantization__precision",

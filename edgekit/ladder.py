@@ -114,9 +114,9 @@ class _Climb:
         base = max(self._tried, key=lambda trial: trial.score)
         order = list(self._costly(base))
         fails, holds, count = 0, 0, 1
-        while order and not holds and count <= len(order):
+        while not holds and fails < len(order):
             held = self._lifted(base, order[:count])
-            fails, holds, count = (fails, count, count) if held else (count, 0, 2 * count)
+            fails, holds, count = (fails, count, count) if held else (count, 0, min(2 * count, len(order)))
         while holds - fails > 1:
             middle = (holds + fails) // 2
             fails, holds = (fails, middle) if self._lifted(base, order[:middle]) else (middle, holds)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from edgekit.compress.batches import stacked
-from edgekit.compress.module import to_torch
+from edgekit.compress.module import GraphModule, to_torch
 from edgekit.compress.qat import QuantizedModule
-from edgekit.graph import Array, constant
+from edgekit.graph import Array, constant, shape_of
 from edgekit.progress import Progress
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.reconstruct import Layer, layers_of
@@ -62,16 +62,19 @@ def adaround(
     return found
 
 
-def _columns(module: torch.nn.Module, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+def _columns(module: GraphModule, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
     """What a layer's weights multiply: (group, in, positions); the same positions whichever module it is."""
-    draw, count = np.random.default_rng(0), len(inputs[0])
+    rows = [shape_of(value)[0] for value in module.graph.graph.inputs]
+    draw, count = np.random.default_rng(0), len(inputs[0]) // rows[0]
     most = max(FEWEST, COLUMNS // count)
+    size = 1 if module.mixes_batch else CHUNK
     parts: list[Array] = []
-    for start in range(0, count, CHUNK):
-        chunk = [value[start : start + CHUNK] for value in inputs]
+    for start in range(0, count, size):
+        end = min(start + size, count)
+        chunk = [value[start * n : end * n] for value, n in zip(inputs, rows, strict=True)]
         with torch.no_grad():
-            value = module.run(chunk, [layer.input])[layer.input].numpy()  # type: ignore[operator]
-        each = len(value) // len(chunk[0])
+            value = module.run(chunk, [layer.input])[layer.input].numpy()
+        each = len(value) // (end - start)
         parts += [layer.columns(value[i : i + each], draw, most) for i in range(0, len(value), each)]
     return torch.from_numpy(np.concatenate(parts, 2).astype(np.float32))
 

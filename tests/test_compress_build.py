@@ -112,13 +112,13 @@ def test_a_teacher_that_changed_teaches_anew(project: Path) -> None:
     ("late", "error", "said"),
     [
         (step("fine-tune", 'data = "gone.npz"'), DataError, "gone.npz: no such file"),
-        (step("distill", 'teacher = "gone.onnx"'), ModelError, "model gone.onnx: no such file"),
+        (step("distill", 'teacher = "gone.onnx"'), ModelError, "gone.onnx: no such file"),
     ],
 )
 def test_data_and_teachers_are_there_before_anything_trains(
     project: Path, late: str, error: type[Exception], said: str
 ) -> None:
-    with pytest.raises(error, match=rf"edgekit.toml:compress\[1\]: {said}"):
+    with pytest.raises(error, match=rf"edgekit.toml:compress\[1\]: .*{said}"):
         built(project, step("prune", "sparsity = 0.5", "epochs = 0"), late, targets=(TFLITE,))
     assert not list((project / "out").rglob("compress-*"))
 

@@ -217,9 +217,10 @@ epochs = 5
 | `distill`, `fine-tune` | nothing | accuracy |
 | `quantize-aware` | nothing; it comes last, and int8 artifacts hold its scales as they are | accuracy of int8 |
 
-Zeros and shared values of earlier steps stay in the later ones and in the artifact's integers. Because they shrink no
-dense file, the report says what every step's constants and the artifact weigh packed: as gzip, and with weights in a
-Huffman code.
+Zeros and shared values of earlier steps stay in the later ones and in the artifact's integers, save in two: `low-rank`
+writes new weights, and `prune` chooses its zeros anew and lets values that were shared part while it trains. Let these
+come first. Because zeros and shared values shrink no dense file, the report says what every step's constants and the
+artifact weigh packed: as gzip, and with weights in a Huffman code.
 
 Every method also has `data`: what trains, in any form that [calibration data](calibration-data.md) has, with labels
 where the method wants them; without it the calibration samples train. And `keep_if = "latency"`: artifacts from before

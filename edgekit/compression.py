@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import onnx_ir as ir
 from edgekit import emit, verify
 from edgekit.audit import audit
 from edgekit.compress import coded
-from edgekit.errors import ConfigError
+from edgekit.errors import ConfigError, InputError
 from edgekit.graph import constant, is_float, shape_of
 from edgekit.measure import compare
 from edgekit.output import CACHE, prepare_folder, write
@@ -27,7 +29,7 @@ from edgekit.quant.plan import QuantPlan
 from edgekit.quant.solve import Rules
 from edgekit.reference import serialize
 from edgekit.report.model import Compression
-from edgekit.samples import Samples, open_training
+from edgekit.samples import open_training
 from edgekit.timing import Timer
 
 if TYPE_CHECKING:
@@ -62,17 +64,31 @@ def compress(work: Work, source: ir.Model, lifted: Lifted) -> tuple[ir.Model, Li
         if step.method.plans and set(work.precisions.values()) != {"int8"}:
             others = ", ".join(f"{target.name} {found}" for target, found in work.precisions.items() if found != "int8")
             raise ConfigError(f"{step.method.name} trains int8 weights and activations; other precisions: {others}")
-    return _Compiler(work, opened(source)).run(lifted)
+    graph = opened(source)
+    if work.compress_steps[-1].method.plans:
+        from edgekit.compress.qat import refuse_recurrent
+
+        refuse_recurrent(graph)
+    return _Compiler(work, graph).run(lifted)
 
 
 def trained(work: Work, graph: ir.Model, step: Any) -> Lifted:
     """The graph after one step more."""
     compiler = _Compiler(work, opened(graph))
-    ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
-    training = open_training(work.project, step.data, ports)
+    ready = compiler._ready(step, f"{work.project.file}:calibration.training")
     with work.stage(f"compress: {step.method.name}"):
-        found, _, plan = compiler._applied(opened(graph), step, training)
+        found, _, plan = compiler._applied(opened(graph), ready)
     return _lifted(found, plan)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A step that can begin: what it may use, what its outcome depends on besides graphs, and where it is written."""
+
+    step: Any
+    context: Any
+    depends_on: Any
+    place: str
 
 
 class _Compiler:
@@ -84,11 +100,11 @@ class _Compiler:
     def run(self, prepared: Lifted) -> tuple[ir.Model, Lifted]:
         """Step after step."""
         graph = self._source
-        ports = {str(value.name): shape_of(value) for value in graph.graph.inputs}
-        for step in self._work.compress_steps:
-            training = open_training(self._work.project, step.data, ports) if step.data else self._work.calibration
+        file, steps = self._work.project.file, self._work.compress_steps
+        for ready in [self._ready(step, f"{file}:compress[{number}]") for number, step in enumerate(steps)]:
+            step = ready.step
             with self._work.stage(f"compress: {step.method.name}"):
-                found, facts, plan = self._applied(graph, step, training)
+                found, facts, plan = self._applied(graph, ready)
             after = _lifted(found, plan)
             if step.keep_if == "latency":
                 with self._work.stage(f"time: {step.method.name}"):
@@ -98,29 +114,36 @@ class _Compiler:
             self._work.compression.append(self._said(step.method.name, prepared.graph, facts))
         return graph, prepared
 
-    def _applied(
-        self, graph: ir.Model, step: Any, training: Samples
-    ) -> tuple[ir.Model, dict[str, Any], QuantPlan | None]:
+    def _ready(self, step: Any, place: str) -> _Ready:
+        """A step with its data and what it names. Raises DataError or ModelError where these are not there."""
         from edgekit.compress.methods import Context
 
         work = self._work
-        context = Context(
-            training,
-            work.calibration,
-            work.progress,
-            source=self._source,
-            folder=work.project.folder,
-            rules=self._rules(graph),
-            latency=Timer(work.precisions, work.config),
-        )
-        hashes = [work.sha256(graph), work.sha256(self._source), training.sha256, work.calibration.sha256]
+        ports = {str(value.name): shape_of(value) for value in self._source.graph.inputs}
+        with _written(place):
+            training = open_training(work.project, step.data, ports) if step.data else work.calibration
+            context = Context(
+                training,
+                work.calibration,
+                work.progress,
+                source=self._source,
+                folder=work.project.folder,
+                latency=Timer(work.precisions, work.config),
+            )
+            depends_on = [training.sha256, work.calibration.sha256, step.depends_on(context)]
+        return _Ready(step, context, depends_on, place)
+
+    def _applied(self, graph: ir.Model, ready: _Ready) -> tuple[ir.Model, dict[str, Any], QuantPlan | None]:
+        work, step = self._work, ready.step
+        context = replace(ready.context, rules=self._rules(graph))
         rules = [context.rules.per_channel_fully_connected, *sorted(context.rules.float_nodes)]
-        depends_on = [hashes, rules, step.depends_on(context)]
+        depends_on = [work.sha256(graph), work.sha256(self._source), rules, ready.depends_on]
         checkpoint = work.out / CACHE / f"training-{work.sha256(repr(depends_on).encode())[:32]}.pt"
 
         def found() -> list[Any]:
             prepare_folder(checkpoint.parent)
-            outcome = step.run(graph, replace(context, checkpoint=checkpoint))
+            with _written(ready.place):
+                outcome = step.run(graph, replace(context, checkpoint=checkpoint))
             plan = outcome.plan and outcome.plan.to_json()
             return [b64encode(serialize(outcome.graph)).decode(), dict(outcome.facts), plan]
 
@@ -175,6 +198,15 @@ class _Compiler:
             metric,
             facts,
         )
+
+
+@contextmanager
+def _written(place: str) -> Iterator[None]:
+    """What a step complains of begins with where the step is written."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{place}: {error}") from None
 
 
 def _lifted(graph: ir.Model, plan: QuantPlan | None) -> Lifted:

@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from small_graphs import Builder
 
 from edgekit.build import build
-from edgekit.errors import ConfigError
+from edgekit.errors import ConfigError, DataError, ModelError, UnsupportedError
 from edgekit.project import load_project
 from edgekit.reference import serialize
 from edgekit.report import html, markdown, terminal
@@ -105,6 +106,44 @@ def test_a_teacher_that_changed_teaches_anew(project: Path) -> None:
     assert cached(built(project, taught, targets=(TFLITE,))[0]) == [True]
     (project / "teacher.onnx").write_bytes(serialize(compressible.network(2)))
     assert cached(built(project, taught, targets=(TFLITE,))[0]) == [False]
+
+
+@pytest.mark.parametrize(
+    ("late", "error", "said"),
+    [
+        (step("fine-tune", 'data = "gone.npz"'), DataError, "gone.npz: no such file"),
+        (step("distill", 'teacher = "gone.onnx"'), ModelError, "gone.onnx: no such file"),
+    ],
+)
+def test_data_and_teachers_are_there_before_anything_trains(
+    project: Path, late: str, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=rf"edgekit.toml:compress\[1\]: .*{said}"):
+        built(project, step("prune", "sparsity = 0.5", "epochs = 0"), late, targets=(TFLITE,))
+    assert not list((project / "out").rglob("compress-*"))
+
+
+def test_what_a_step_complains_of_says_which_step(project: Path) -> None:
+    steps = step("prune", "sparsity = 0.5", "epochs = 0"), step("cluster", 'skip = ["con"]', "epochs = 0")
+    with pytest.raises(ConfigError, match=r"edgekit.toml:compress\[1\]: skip: con names no weight and no node"):
+        built(project, *steps, targets=(TFLITE,))
+
+
+def test_a_misspelled_key_is_named_before_what_is_missing_without_it(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"compress\[0\].mac: unknown key; did you mean macs"):
+        built(project, step("channel-prune", "mac = 0.5"), targets=(TFLITE,))
+
+
+def test_recurrent_layers_are_not_trained_for_integers(project: Path) -> None:
+    b = Builder()
+    h = b.node("Transpose", b.input(1, 3, 4), perm=[1, 0, 2])
+    h = b.nodes("LSTM", 3, h, b.weights(1, 16, 4), b.weights(1, 16, 4), b.uniform(-0.1, 0.1, 1, 32), hidden_size=4)[1]
+    (project / "net.onnx").write_bytes(serialize(b.model(b.node("Squeeze", h, b.const([0])))))
+    np.savez(project / "data.npz", x=np.random.default_rng(0).normal(size=(40, 3, 4)), y=np.arange(40) % 4)
+    steps = step("prune", "sparsity = 0.5", "epochs = 0"), step("quantize-aware", "epochs = 1")
+    with pytest.raises(UnsupportedError, match="node lstm1: quantize-aware does not train LSTM"):
+        built(project, *steps, targets=(TFLITE,))
+    assert not list((project / "out").rglob("compress-*"))
 
 
 def test_every_form_of_the_report_shows_the_steps(project: Path) -> None:

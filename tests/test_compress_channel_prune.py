@@ -232,8 +232,19 @@ def test_a_goal_is_one_share() -> None:
         ChannelPrune()
     with pytest.raises(ConfigError, match="not macs and bytes"):
         ChannelPrune(macs=0.5, bytes=0.5)
-    with pytest.raises(ConfigError, match=r"macs is the share to be left, between 0 and 1, not 2\.0"):
+    with pytest.raises(ConfigError, match=r"macs: the share to be left is between 0 and 1, not 2\.0"):
         ChannelPrune(macs=2.0)
+
+
+@pytest.mark.parametrize("key", ["multiple", "samples", "scan"])
+def test_counts_begin_at_one(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}: 0 was given, at least 1 is needed"):
+        ChannelPrune(macs=0.5, **{key: 0})  # type: ignore[arg-type]
+
+
+def test_what_stays_is_a_share() -> None:
+    with pytest.raises(ConfigError, match="least: 5 was given, a share from 0 to below 1 is needed"):
+        ChannelPrune(macs=0.5, least=5.0)
 
 
 def test_taylor_needs_labels() -> None:

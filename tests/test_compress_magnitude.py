@@ -202,6 +202,8 @@ def test_both_artifacts_take_it_in_float_and_int8() -> None:
         ({"sparsity": 0.5, "rewind": 1, "epochs": 0}, "regrow and rewind train; at least 1"),
         ({"sparsity": 0.5, "regrow": True, "rewind": 1}, "leave regrow out"),
         ({"sparsity": 0.5, "regrow": True, "ramp": 0.0}, "more than 0 is needed"),
+        ({"sparsity": 0.5, "every": 0}, "every: 0 was given, at least 1 is needed"),
+        ({"sparsity": 0.5, "ramp": 5.0}, "ramp: 5 was given, a share from 0 to 1 is needed"),
         ({"sparsity": 0.5, "skip": ["con_0"]}, "con_0 names no weight and no node"),
         ({"sparsity": 0.5, "skip": ["*"]}, "no weight is left to compress"),
         ({"pattern": "1:4"}, "is not one of any, 2:4, 4:8"),

@@ -443,6 +443,8 @@ def test_progress_says_loss_metric_rate_and_the_time_left() -> None:
         ({"accumulate": 0}, "accumulate: 0 was given, at least 1 is needed"),
         ({"validation": 1.0}, "validation: 1 was given, a share from 0 to below 1 is needed"),
         ({"dropout": 1.5}, "dropout: 1.5 was given, a share from 0 to below 1 is needed"),
+        ({"momentum": 1.0}, "momentum: 1 was given, a share from 0 to below 1 is needed"),
+        ({"optimizer": "nesterov", "momentum": 0.0}, "momentum: nesterov looks ahead along it; more than 0 is needed"),
         ({"patience": 3}, "patience: needs samples that validate; set validation to their share"),
     ],
 )
@@ -463,12 +465,21 @@ def labelled(label: Any) -> list[Sample]:
         (labelled("cat"), "label 'cat' is no class; whole numbers from 0 are needed"),
         (labelled(3), "a label is 3; output gemm4 has 3 classes, from 0"),
         (labelled(-1), "a label is -1; output gemm4 has 3 classes, from 0"),
+        (labelled([0, 1, 0]), r"a label is of shape \[3\], scores of shape \[3\]; a label is the number of a class"),
+        ([*labelled(0), *labelled([0, 1])], r"labels are of different shapes: \(\), \(2,\)"),
     ],
-    ids=["nothing", "no labels", "text", "too many classes", "below zero"],
+    ids=["nothing", "no labels", "text", "too many classes", "below zero", "one-hot", "ragged"],
 )
 def test_data_that_cannot_be(data: list[Sample], said: str) -> None:
     with pytest.raises(DataError, match=f"training data: {said}"):
         after(STEADY, data, network(norm=False))
+
+
+@pytest.mark.parametrize("how", [{"rate": 1e30}, {"rate": 1e30, "validation": 0.1, "patience": 2, "ema": 0.9}])
+def test_a_training_that_diverges_is_no_result(tmp_path: Path, how: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"rate: at 1e\+30 training diverged in epoch 1, its numbers are not finite"):
+        after(replace(STEADY, **how), resume=tmp_path / "training.pt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_loaders_that_cannot_be() -> None:

@@ -127,7 +127,10 @@ def stacked(samples: Iterable[Sample], names: Sequence[str]) -> tuple[list[Tenso
     whole = [torch.from_numpy(np.concatenate(values)) for values in found]
     if any(label is None for label in labels):
         return whole, None
+    shapes = {np.shape(label) for label in labels}
+    if len(shapes) > 1:
+        raise DataError(f"training data: labels are of different shapes: {', '.join(map(str, sorted(shapes)))}")
     known = np.asarray(labels)
     if known.dtype.kind not in "biu":
-        raise DataError(f"training data: label {labels[0]!r} is no class; whole numbers from 0 are needed")
+        raise DataError(f"training data: label {known[0].tolist()!r} is no class; whole numbers from 0 are needed")
     return whole, torch.from_numpy(known.astype(np.int64))

@@ -69,10 +69,16 @@ class ChannelPrune:
     def __post_init__(self) -> None:
         given = [name for name in GOALS if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ConfigError(f"channel-prune: give one of {', '.join(GOALS)}, not {' and '.join(given) or 'none'}")
+            key = given[-1] if given else GOALS[0]
+            raise ConfigError(f"{key}: give one of {', '.join(GOALS)}, not {' and '.join(given) or 'none'}")
         share = getattr(self, given[0])
         if not 0 < share < 1:
-            raise ConfigError(f"channel-prune: {given[0]} is the share to be left, between 0 and 1, not {share}")
+            raise ConfigError(f"{given[0]}: the share to be left is between 0 and 1, not {share}")
+        for name in ("multiple", "samples", "scan"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)} was given, at least 1 is needed")
+        if not 0 <= self.least < 1:
+            raise ConfigError(f"least: {self.least:g} was given, a share from 0 to below 1 is needed")
 
     def depends_on(self, context: Context) -> str | None:
         """On what latency is measured, where it is the goal."""

@@ -74,10 +74,10 @@ def layers_of(graph: ir.Model, skip: Sequence[str] = ()) -> list[Layer]:
         named = {n for n, names in called.items() if any(fnmatchcase(name, pattern) for name in names)}
         if not named:
             hint = near_misses(pattern, [name for names in called.values() for name in names])
-            raise ConfigError(f"compress.skip: {pattern} names no weight and no node{hint}")
+            raise ConfigError(f"skip: {pattern} names no weight and no node{hint}")
         left |= named
     if not found.keys() - left:
-        raise ConfigError("compress: no weight is left to compress; multiplied are none, or skip names them all")
+        raise ConfigError("no weight is left to compress; multiplied are none, or skip names them all")
     return [layer for name, layer in found.items() if name not in left]
 
 

@@ -37,8 +37,17 @@ class Loss:
 
 
 def by_class(scores: Tensor, labels: Tensor) -> Tensor:
-    """Scores (batch, classes, ...) in float32, with as many axes behind the classes as the labels have."""
-    return scores.float().flatten(1) if labels.ndim == 1 else scores.float()
+    """Scores (batch, classes, ...) in float32, with the axes behind the classes that the labels (batch, ...) have.
+
+    Raises DataError where these are others.
+    """
+    found = scores.float().flatten(1) if labels.ndim == 1 else scores.float()
+    if found.shape[2:] != labels.shape[1:]:
+        raise DataError(
+            f"training data: a label is of shape {list(labels.shape[1:])}, scores of shape {list(scores.shape[1:])}; "
+            "a label is the number of a class, of each position where there are several"
+        )
+    return found
 
 
 def right(scores: Tensor, labels: Tensor) -> float:

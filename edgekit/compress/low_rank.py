@@ -312,9 +312,7 @@ def _within(candidates: list[Candidate], before: int, share: float) -> float:
     low, high = 0.0, 1.0
     if costs(low) > share * before:
         least = costs(low) / before
-        raise ConfigError(
-            f"compress.macs: {share:g} was given, but with ranks of 1 the network still needs {least:.3f}"
-        )
+        raise ConfigError(f"macs: {share:g} was given, but with ranks of 1 the network still needs {least:.3f}")
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if costs(middle) <= share * before else (low, middle)

@@ -53,6 +53,10 @@ class Prune:
             raise ConfigError("sparsity: either sparsity or a pattern (2:4, 4:8) says how many weights go")
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise ConfigError(f"sparsity: {self.sparsity:g} was given, a share from 0 to below 1 is needed")
+        if self.every < 1:
+            raise ConfigError(f"every: {self.every} was given, at least 1 is needed")
+        if self.ramp > 1:
+            raise ConfigError(f"ramp: {self.ramp:g} was given, a share from 0 to 1 is needed")
         if (self.regrow or self.rewind) and not self.training.epochs:
             raise ConfigError("epochs: regrow and rewind train; at least 1 is needed")
         if self.regrow and self.rewind:

@@ -23,9 +23,10 @@ from edgekit.compress.loss import Loss
 from edgekit.compress.module import GraphModule, from_torch
 from edgekit.compress.steps import Context, Outcome, method
 from edgekit.compress.training import Training, train
-from edgekit.errors import ConfigError
+from edgekit.errors import ConfigError, UnsupportedError
 from edgekit.graph import all_units, constant
 from edgekit.passes import prepare
+from edgekit.passes.steps import recurrent_nodes
 from edgekit.quant import calibrate, codebook, numerics
 from edgekit.quant.kernels import constant_weight
 from edgekit.quant.plan import QParams, QuantPlan
@@ -43,7 +44,7 @@ class QuantizeAware:
     ``scales`` are learned with the weights, or follow a moving range of what is seen. ``range`` is how the plan that it
     starts from is drawn. Weights that are zero stay zero (``keep_zeros``), and clustered ones share their few integers
     (``keep_clusters``). ``distil`` is the share of the loss that comes from the network before compression, softened by
-    ``temperature``; with a share of 1 no labels are needed.
+    ``temperature``; with a share of 1 no labels are needed. A network with LSTM, GRU or RNN is refused.
     """
 
     scales: Literal["learned", "moving"] = "learned"
@@ -65,6 +66,7 @@ class QuantizeAware:
 @method("quantize-aware", QuantizeAware, plans=True)
 def quantize_aware(graph: ir.Model, settings: QuantizeAware, context: Context) -> Outcome:
     """Train with the tensors of the post-training plan rounded. What comes out is a prepared graph and its plan."""
+    refuse_recurrent(graph)
     prepared, plan = post_training(graph, settings, context)
     shared = codebook.bounds(graph, prepared) if settings.keep_clusters else ()
     module = QuantizedModule(prepared, plan, settings.scales == "learned", shared)
@@ -79,6 +81,13 @@ def quantize_aware(graph: ir.Model, settings: QuantizeAware, context: Context) -
     kept(module)
     trained, found = finished(module)
     return Outcome(trained, {**history.facts, "scales": settings.scales}, found)
+
+
+def refuse_recurrent(graph: ir.Model) -> None:
+    """Raises UnsupportedError that names the recurrent layers: an artifact holds them in a form of their own."""
+    found = [f"node {node.name}: quantize-aware does not train {node.op_type}" for node in recurrent_nodes(graph.graph)]
+    if found:
+        raise UnsupportedError(found)
 
 
 def post_training(graph: ir.Model, settings: QuantizeAware, context: Context) -> tuple[ir.Model, QuantPlan]:

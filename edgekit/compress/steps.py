@@ -130,9 +130,10 @@ def read_step(written: Mapping[str, Any], file: str, number: int) -> Step:
         hint = near_misses(name, METHODS) or f"; known: {', '.join(METHODS)}"
         raise ConfigError(f"{file}:compress[{number}].method: {name!r} is no method{hint}")
     found = METHODS[name]
-    step = Step(found, read_settings(found.settings, table), table.text("data"), table.choice("keep_if", KEEP_IF))
+    data, keep_if = table.text("data"), table.choice("keep_if", KEEP_IF)
+    settings = read_settings(found.settings, table)
     table.close()
-    return step
+    return Step(found, settings, data, keep_if)
 
 
 def read_settings(kind: type, table: Table) -> Any:
@@ -155,6 +156,7 @@ def read_settings(kind: type, table: Table) -> Any:
     try:
         return kind(**given)
     except ConfigError as error:
+        table.close()  # a key that is misspelled explains what is missing
         key, _, said = str(error).partition(": ")
         raise table.error(key, said) from None
 

@@ -63,9 +63,11 @@ class Training:
         for name in ("batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} was given, at least 1 is needed")
-        for name in ("validation", "ema", "dropout", "smoothing", "warmup"):
+        for name in ("validation", "ema", "dropout", "smoothing", "warmup", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name):g} was given, a share from 0 to below 1 is needed")
+        if self.optimizer == "nesterov" and not self.momentum:
+            raise ConfigError("momentum: nesterov looks ahead along it; more than 0 is needed")
         if self.patience and not self.validation:
             raise ConfigError("patience: needs samples that validate; set validation to their share, such as 0.1")
 
@@ -106,7 +108,7 @@ def train(module: GraphModule, data: Data, how: Training, progress: Progress, **
     """Train a module in place. With ``resume``, a killed run goes on from its last epoch, to the same result.
 
     ``data`` are samples or a torch DataLoader. Raises DataError where data is missing or cannot be used, ConfigError
-    where ``how`` does not fit the graph.
+    where ``how`` does not fit the graph or training diverges.
     """
     run = _Run(module, data, how, progress, more)
     with _dropping(module, how.dropout):
@@ -152,6 +154,7 @@ class _Run:
             while self.epoch < self.how.epochs and not self.engine.agreed(self._tired()):
                 self._one_epoch(step)
                 self.epoch += 1
+                self._refuse_infinite()
                 self._judge()
                 self._save()
         return self.best or self.average or dict(self.module.state_dict())
@@ -173,6 +176,15 @@ class _Run:
             total += loss
             step(1, f"loss {loss:.4g}" + (f", top-1 {hits:.1%}" if hits >= 0 else "") + f", rate {rate:.2g}")
         self.history.losses.append(self.engine.mean(total / self.data.per_epoch))
+
+    def _refuse_infinite(self) -> None:
+        """Raises ConfigError where the loss or a parameter is no number any more: nothing that follows would be."""
+        found = self.module.state_dict().values()
+        if not math.isfinite(self.history.losses[-1]) or not all(bool(value.isfinite().all()) for value in found):
+            raise ConfigError(
+                f"rate: at {self.how.rate:g} training diverged in epoch {self.epoch}, "
+                "its numbers are not finite; lower rate, or limit gradients with clip"
+            )
 
     def _step(self, batch: Batch) -> tuple[float, float]:
         """The loss of a batch and the share that was right (-1 without labels)."""

@@ -47,6 +47,8 @@ def judge_again(
     before = read_report(baseline) if baseline is not None and not first else None
     if tolerance is not None and (baseline is None or tolerance < 0):
         raise InputError("--tolerance goes with --baseline, and is at least 0")
+    if baseline is not None and first and baseline.suffix != ".json":
+        raise InputError(f"{baseline}: no such folder; a first baseline is written to a .json file")
     if first and len(paths) > 1:
         raise InputError(f"{baseline}: there is no baseline yet, and it can be made from one report, not {len(paths)}")
     judged = []

@@ -108,7 +108,7 @@ class _Compiler:
             after = _lifted(found, plan)
             if step.keep_if == "latency":
                 with self._work.stage(f"time: {step.method.name}"):
-                    facts |= self._timed(prepared, after)
+                    facts |= self._paid(prepared, after)
             if facts.get("kept", True):
                 graph, prepared = found, after
             self._work.compression.append(self._said(step.method.name, prepared.graph, facts))
@@ -164,6 +164,13 @@ class _Compiler:
                 rules.float_nodes | asked.float_nodes,
             )
         return rules
+
+    def _paid(self, before: Lifted, after: Lifted) -> dict[str, Any]:
+        """What was found out when these two were timed first: the same build takes the same step back."""
+        work, targets = self._work, {target.name: found for target, found in self._work.precisions.items()}
+        depends_on = [work.sha256(before.graph), work.sha256(after.graph), targets, repr(work.config)]
+        found: dict[str, Any] = work.remembered("timed", depends_on, lambda: self._timed(before, after))
+        return found
 
     def _timed(self, before: Lifted, after: Lifted) -> dict[str, Any]:
         """How long artifacts take after a step in terms of before, in turns; kept where all really take less."""

@@ -82,6 +82,7 @@ class _Climb:
     def __init__(self, made: Prepared) -> None:
         self._made, self._work = made, made.work
         self._tried: list[_Trial] = []
+        self._problems: list[str] = []
 
     def chosen(self) -> Sequence[Built]:
         """Climb, and take the last rung on which the gates hold, or the best."""
@@ -89,6 +90,8 @@ class _Climb:
             rung()
             if any(trial.holds for trial in self._tried):
                 break
+        if not self._tried:
+            raise UnsupportedError(self._problems)
         held = [trial for trial in self._tried if trial.holds]
         best = held[-1] if held else max(self._tried, key=lambda trial: trial.score)
         work = self._work
@@ -106,17 +109,19 @@ class _Climb:
                 break
 
     def _mixed(self) -> None:
-        """The fewest layers in float: twice as many until the gates hold, then fewer as long as they do."""
+        """The fewest layers in float: twice as many until the gates hold, then fewer as long as they do; never all."""
         project, names = self._work.project, [target.name for target in self._work.precisions]
         if any(project.limits(name).float_ops is not None for name in names):
             self._work.warnings.append(f"ladder: {MIXED} is left out: a gate limits float_ops")
             return
+        if not self._tried:
+            return
         base = max(self._tried, key=lambda trial: trial.score)
         order = list(self._costly(base))
-        fails, holds, count = 0, 0, 1
-        while not holds and fails < len(order):
+        fails, holds, count, most = 0, 0, 1, len(order) - 1
+        while not holds and fails < most:
             held = self._lifted(base, order[:count])
-            fails, holds, count = (fails, count, count) if held else (count, 0, min(2 * count, len(order)))
+            fails, holds, count = (fails, count, count) if held else (count, 0, min(2 * count, most))
         while holds - fails > 1:
             middle = (holds + fails) // 2
             fails, holds = (fails, middle) if self._lifted(base, order[:middle]) else (middle, holds)
@@ -172,6 +177,7 @@ class _Climb:
                     work.judge(built, self._made.graph)
         except UnsupportedError as error:
             self._work.warnings.append(f"ladder: {name} is left out: {error.problems[0]}")
+            self._problems += [problem for problem in error.problems if problem not in self._problems]
             return False
         self._work._float_result = work._float_result
         reports = [work.report(built, found, self._made.facts) for built in found]

@@ -69,6 +69,8 @@ def test_what_failed_is_no_baseline(tmp_path: Path) -> None:
     assert not (tmp_path / "base.json").exists()
     with pytest.raises(InputError, match="there is no baseline yet, and it can be made from one report, not 2"):
         judge_again([now, now], None, tmp_path / "base.json", None)
+    with pytest.raises(InputError, match="no such folder; a first baseline is written to a .json file"):
+        judge_again([now], None, tmp_path / "released", None)
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """How small pruning, clustering and int8 make a trained network, and what low rank saves and costs.
 
-    python benchmarks/compress_small.py [size] [curve] [--short]
+    python benchmarks/compress_small.py [size] [taught] [curve] [--short]
 
 size    ResNet20: prune, cluster, train for int8; its constants in a Huffman code against float32, and the accuracy
         against the same network fine-tuned for as long without compression.
+taught  The same, taught by the network after three epochs on these images, and so is what it is compared with.
 curve   ResNet56 by Tucker-2 at several budgets of multiply-adds, as decomposed and fine-tuned; its long run draws
         docs/tucker.svg.
 
@@ -29,7 +30,7 @@ import numpy as np
 import onnx_ir as ir
 import shared
 
-from edgekit.compress import cluster, low_rank, magnitude, qat  # noqa: F401 - they declare their methods
+from edgekit.compress import cluster, distill, low_rank, magnitude, qat  # noqa: F401 - they declare their methods
 from edgekit.compress.coded import integers_bytes
 from edgekit.compress.steps import METHODS, Context, Outcome, read_settings
 from edgekit.emitters import Artifact, tflite
@@ -53,18 +54,23 @@ DRAWN = shared.ROOT / "docs" / "tucker.svg"
 BUDGETS = (0.8, 0.65, 0.5, 0.35)
 HOW = {"batch": 64, "optimizer": "nesterov", "rate": 0.01, "schedule": "cosine", "mixed": True}
 LAST = {**HOW, "rate": 0.002}
+FIRST = {**HOW, "rate": 0.02}
+TAUGHT = {**HOW, "alpha": 0.7, "temperature": 4.0}
 INTEGERS = {key: value for key, value in LAST.items() if key != "mixed"}
 
 
 @dataclass(frozen=True)
 class Form:
-    """How long a run is: images that train, epochs of pruning, clustering and integers, and of each of the curve."""
+    """How long a run is: images that train, and epochs of each part."""
 
     images: int
     epochs: int
     clustered: int
     integers: int
     curve: int
+    first: int
+    pruned: int
+    taught: int
 
     def said(self, epochs: str) -> str:
         """For the results."""
@@ -72,7 +78,7 @@ class Form:
 
 
 JUDGED, CALIBRATES = 5_000, 256
-LONG, SHORT = Form(12_000, 10, 3, 2, 1), Form(4_000, 1, 1, 1, 1)
+LONG, SHORT = Form(12_000, 10, 3, 2, 1, 3, 2, 4), Form(4_000, 1, 1, 1, 1, 1, 1, 1)
 PROGRESS = open_progress()
 
 
@@ -151,6 +157,40 @@ def size(form: Form) -> dict[str, Any]:
     }
 
 
+def taught(form: Form) -> dict[str, Any]:
+    """The same sizes by a teacher: the network, trained on these images first, teaches itself with and without."""
+    graph = source("cifar10_resnet20")
+    base = step(graph, form, method="fine-tune", epochs=form.first, **FIRST).graph
+    pruned = step(base, form, method="prune", sparsity=SPARSITY, scope="global", epochs=form.pruned, **HOW)
+    found = learned(pruned.graph, base, form.taught, 0.02, form)
+    found = step(found, form, method="cluster", clusters=CLUSTERS, epochs=0).graph
+    found = learned(found, base, form.taught, 0.01, form)
+    control = learned(base, base, form.pruned + 2 * form.taught, 0.02, form)
+    prepared, plan, artifact = integers(found)
+    sizes = integers_bytes(prepared, plan)
+    accuracy = {
+        "trained first": top1(FloatModel(prepare(base))),
+        "taught float": top1(FloatModel(prepare(control))),
+        "pruned, clustered and taught float": top1(FloatModel(prepared)),
+        "compressed int8": top1(ArtifactModel(artifact.data)),
+    }
+    shared.table("ResNet20, taught, top-1 in %", ("", "top-1"), [(n, f"{value:.2f}") for n, value in accuracy.items()])
+    return {
+        "form": form.said(f"{form.first} + {form.pruned} + {form.taught} + {form.taught}"),
+        "accuracy": accuracy,
+        "int8_coded": sizes,
+        "floors": floors(sizes["ratio"], accuracy["taught float"] - accuracy["compressed int8"], form),
+    }
+
+
+def learned(graph: ir.Model, teacher: ir.Model, epochs: int, rate: float, form: Form) -> ir.Model:
+    """A graph taught by another; zeros and shared values stay."""
+    found, train = METHODS["distill"], data("cifar10_train.npz", form.images)
+    settings = read_settings(found.settings, Table({**TAUGHT, "epochs": epochs, "rate": rate}, "benchmarks"))
+    context = Context(train, data("cifar10_calib.npz", CALIBRATES), PROGRESS, source=teacher)
+    return found.run(graph, settings, context).graph
+
+
 def floors(ratio: float, lost: float, form: Form) -> list[dict[str, Any]]:
     """What a long run must reach; a short one is printed only."""
     print(f"{ratio:.2f} times smaller, {lost:.2f} points lost against the fine-tuned float network")
@@ -211,7 +251,11 @@ def drawn(accuracy: Mapping[str, float], rows: Sequence[Mapping[str, Any]]) -> s
     return chart.lines("Tucker-2 on ResNet56, CIFAR-10", axes, series)
 
 
-PARTS = {"size": ("cifar10_resnet20", size), "curve": ("cifar10_resnet56", curve)}
+PARTS = {
+    "size": ("cifar10_resnet20", size),
+    "taught": ("cifar10_resnet20", taught),
+    "curve": ("cifar10_resnet56", curve),
+}
 
 
 def main(arguments: Sequence[str]) -> None:

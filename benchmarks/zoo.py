@@ -193,7 +193,7 @@ class Case:
         with (
             shared.workplace() as folder,
             patch("edgekit.build.load_source", lambda *_: self.source),
-            patch("edgekit.stages.Work.examine", lambda *_: None),
+            patch("edgekit.stages.Work.examine", lambda _, built, __: built.keep()),
         ):
             (report,) = build(project, [target], folder)
             return Path(report.artifact.path).read_bytes()

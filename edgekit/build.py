@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit import compression, emit, gate, ladder, verify
+from edgekit.built import Built, Prepared
 from edgekit.device import Device
 from edgekit.errors import ConfigError
 from edgekit.frontends import Loaded, load_source
@@ -20,7 +21,7 @@ from edgekit.project import Project
 from edgekit.quant.from_qdq import lift
 from edgekit.report.model import Report
 from edgekit.samples import Samples, look
-from edgekit.stages import Built, Prepared, Work
+from edgekit.stages import Work
 from edgekit.target import Target, list_targets, load_target
 from edgekit.toml_table import near_misses
 

@@ -18,6 +18,7 @@ from typing import Any
 import onnx_ir as ir
 
 from edgekit import compression, gate
+from edgekit.built import Built, Prepared
 from edgekit.errors import ConfigError, UnsupportedError
 from edgekit.graph import units
 from edgekit.measure import glance
@@ -26,7 +27,7 @@ from edgekit.project import Project
 from edgekit.quant.from_qdq import Lifted
 from edgekit.report import text
 from edgekit.report.model import Rung
-from edgekit.stages import Built, Prepared, Work
+from edgekit.stages import Work
 
 NEAREST: Mapping[str, Any] = {"rounding": "nearest", "equalize": False}
 EQUAL: Mapping[str, Any] = {"range": "mse", "equalize": True}

@@ -18,14 +18,14 @@ import onnx_ir as ir
 
 from edgekit import __version__, emit, gate, verify
 from edgekit.audit import audit
+from edgekit.built import Basis, Built
 from edgekit.compress import coded
 from edgekit.device import Device
-from edgekit.emitters import Artifact
 from edgekit.errors import DataError, UnsupportedError
 from edgekit.graph import Array, shape_of
-from edgekit.measure import Bench, Measurement
+from edgekit.measure import Bench
 from edgekit.noise import random_samples
-from edgekit.output import CACHE, Cache, prepare_folder, write
+from edgekit.output import CACHE, Cache, write
 from edgekit.passes import steps
 from edgekit.progress import Progress
 from edgekit.project import METRICS, Project, QuantizationConfig
@@ -43,7 +43,6 @@ from edgekit.report.model import (
     CalibrationFacts,
     Compression,
     Evaluation,
-    Fidelity,
     ModelFacts,
     Parity,
     Report,
@@ -55,57 +54,6 @@ from edgekit.target import Target
 from edgekit.transports.connection import bench_on
 
 Rounding = Callable[[ir.Model, QuantPlan, Samples, Progress, int], Mapping[str, Array]]
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What every target's artifact is made from.
-
-    ``equal`` is the graph with its channels equalized, to which the ranges belong; ``kept`` are the ranges that hold in
-    all steps of recurrent layers.
-    """
-
-    lifted: Lifted
-    equal: ir.Model
-    ranges: Mapping[str, Range]
-    kept: Mapping[str, Range]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A build whose artifacts are still to be made, by ``work``.
-
-    ``source`` is the model as it came, ``graph`` the prepared float graph that artifacts are judged by, ``trainable``
-    the graph after every ``[[compress]]`` step, ``lifted`` the same prepared, ``facts`` what all reports say alike.
-    """
-
-    work: Work
-    source: ir.Model
-    graph: ir.Model
-    trainable: ir.Model
-    lifted: Lifted
-    facts: dict[str, Any]
-
-
-@dataclass
-class Built:
-    """One artifact, the float graph that it holds in integers, and what was found out about it."""
-
-    target: Target
-    graph: ir.Model
-    plan: QuantPlan
-    artifact: Artifact
-    path: Path
-    packed: Mapping[str, int]
-    fidelity: Fidelity | None = None
-    evaluation: Evaluation | None = None
-    latency: Measurement | None = None
-    float_latency: Measurement | None = None
-    float_bytes: int = 0
-
-    def keep(self) -> None:
-        """Write the artifact to its path."""
-        write(prepare_folder(self.path.parent) / self.path.name, self.artifact.data)
 
 
 @dataclass

@@ -14,7 +14,8 @@ from edgekit.diagnose.sensitivity import Subject
 from edgekit.quant.from_qdq import Lifted
 
 if TYPE_CHECKING:
-    from edgekit.stages import Built, Work
+    from edgekit.built import Built
+    from edgekit.stages import Work
 
 
 def of_built(work: Work, built: Built, lifted: Lifted, source: ir.Model | None = None) -> Diagnosis:

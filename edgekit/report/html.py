@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from edgekit.gate import status
-from edgekit.report import text, view
+from edgekit.report import grids, text, view
 from edgekit.report.markup import Child, Html, el, join
 from edgekit.report.model import Report, TensorFidelity
 
@@ -136,10 +136,10 @@ def _list(pairs: Sequence[tuple[str, str]]) -> Html:
 
 
 def _grids(report: Report) -> Html:
-    return join(*(_section(grid.title.capitalize(), _grid(grid)) for grid in view.grids(report)))
+    return join(*(_section(grid.title.capitalize(), _grid(grid)) for grid in grids.grids(report)))
 
 
-def _grid(grid: view.Grid) -> Html:
+def _grid(grid: grids.Grid) -> Html:
     """A table of text, numbers to the right."""
 
     def row(tag: str, cells: Sequence[str]) -> Html:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from edgekit.report import text, view
+from edgekit.report import grids, text, view
 from edgekit.report.model import Report
 
 WORST = 5
@@ -27,7 +27,7 @@ def escape(value: object) -> str:
 def _report(report: Report) -> str:
     parts = [f"## {escape(view.headline(report))}", _gates(report), _comparison(report)]
     parts += [
-        *map(_grid, view.grids(report)),
+        *map(_grid, grids.grids(report)),
         _facts(report),
         _worst(report),
         _warnings(report),
@@ -59,7 +59,7 @@ def _comparison(report: Report) -> str:
     return _table(("", "float", escape(report.artifact.precision), "change"), rows, "lrrl")
 
 
-def _grid(grid: view.Grid) -> str:
+def _grid(grid: grids.Grid) -> str:
     rows = [tuple(map(escape, row)) for row in grid.rows]
     return _table(tuple(map(escape, grid.heads)), rows, "l" + "r" * (len(grid.heads) - 1))
 

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from edgekit.gate import status
-from edgekit.report import console, text, view
+from edgekit.report import console, grids, text, view
 from edgekit.report.model import Fidelity, Report, Verdict
 
 WORST = 5
@@ -37,7 +37,7 @@ def parts(reports: Sequence[Report]) -> Iterator[RenderableType]:
         yield Text.assemble(*headline, "\n")
         first = (gates(report.gates), comparison(view.comparison(report), report.artifact.precision), _facts(report))
         then = (
-            *map(grid, view.grids(report)),
+            *map(grid, grids.grids(report)),
             ports(report.contract),
             worst(report.fidelity, WORST),
             _warnings(report),
@@ -67,7 +67,7 @@ def comparison(rows: Sequence[view.Row], artifact: str) -> Table:
     return table
 
 
-def grid(found: view.Grid) -> Table:
+def grid(found: grids.Grid) -> Table:
     """A table of text, numbers to the right."""
     first, *others = found.heads
     table = console.table(console.name(first), *(Column(head, justify="right") for head in others))

@@ -15,9 +15,7 @@ from edgekit.report.model import (
     Evaluation,
     Fidelity,
     Finding,
-    ModelFacts,
     Report,
-    Rung,
     TensorFidelity,
     Verdict,
 )
@@ -265,60 +263,6 @@ def _packed(report: Report) -> str:
     if not found:
         return ""
     return f"{text.size(found['gzip'])} as gzip, {text.size(found['coded'])} with int8 weights in a Huffman code"
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of text: a title, the head of each column, and rows."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-
-def grids(report: Report) -> list[Grid]:
-    """The network before and after every ``[[compress]]`` step, and the rungs of the ladder; those that there are."""
-    metric = report.evaluation.metric if report.evaluation else "metric"
-    found, value = report.model, report.evaluation.float_value if report.evaluation else None
-    source = Compression("source", found.parameters, found.parameters, found.macs, metric=value)
-    steps = [_compressed(step, found) for step in (source, *report.compression)] if report.compression else []
-    rungs = [_rung(rung) for rung in report.rungs]
-    heads = ("multiply-adds", "parameters", "not zero", "as gzip", metric, "latency")
-    return [
-        grid
-        for grid in (
-            Grid("compression", ("step", *heads), steps),
-            Grid("ladder", ("rung", "target", metric, "agreement", "snr", "size", "p50", "took", "gates"), rungs),
-        )
-        if grid.rows
-    ]
-
-
-def _rung(rung: Rung) -> tuple[str, ...]:
-    return (
-        f"{rung.name} (chosen)" if rung.chosen else rung.name,
-        rung.target,
-        "" if rung.metric is None else text.percent(rung.metric),
-        "" if rung.agreement is None else text.percent(rung.agreement),
-        "" if rung.snr_db is None else text.decibels(rung.snr_db),
-        text.size(rung.bytes),
-        "" if rung.p50_ms is None else text.milliseconds(rung.p50_ms),
-        text.seconds(rung.seconds),
-        "hold" if rung.holds else "fail",
-    )
-
-
-def _compressed(step: Compression, source: ModelFacts) -> tuple[str, ...]:
-    """A row on a step; the latency is in terms of that before the step."""
-    sizes = ((step.macs, source.macs), (step.parameters, source.parameters), (step.nonzero, source.parameters))
-    ratios = [text.ratio(value) for key, value in step.facts.items() if key.startswith("latency ")]
-    return (
-        step.method if step.facts.get("kept", True) else f"{step.method} (not kept)",
-        *(f"{text.count(now)} ({now / max(was, 1):.2f}x)" for now, was in sizes),
-        text.size(step.packed["gzip"]) if step.packed else "",
-        "" if step.metric is None else text.percent(step.metric),
-        ", ".join(ratios),
-    )
 
 
 def _facts_of(step: Compression) -> str:

@@ -302,7 +302,7 @@ def test_an_interrupt_ends_with_130(tflite: Path) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
     ) as running:
-        time.sleep(2)
+        time.sleep(6)  # a first start compiles every module
         running.send_signal(signal.SIGINT)
         said = running.communicate(timeout=20)
     assert (running.returncode, said) == (130, ("", "interrupted\n"))

@@ -302,7 +302,10 @@ def test_an_interrupt_ends_with_130(tflite: Path) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
     ) as running:
-        time.sleep(6)  # a first start compiles every module
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        while running.poll() is None and not children.read_text():
+            time.sleep(0.05)
+        time.sleep(0.5)  # the agent is there: the artifact is being timed
         running.send_signal(signal.SIGINT)
         said = running.communicate(timeout=20)
     assert (running.returncode, said) == (130, ("", "interrupted\n"))

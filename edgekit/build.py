@@ -98,7 +98,7 @@ def _explained(made: Prepared, built: Built, report: Report) -> Report:
     from edgekit.diagnose.built import of_built
 
     with made.work.stage("diagnose", built.target.name):
-        found = of_built(made.work, built, made.lifted, made.source)
+        found = of_built(made.work, built, made.source)
     return replace(report, findings=found.findings, stages=made.work.stages_of(built.target))
 
 

@@ -54,9 +54,10 @@ class Prepared:
 
 @dataclass
 class Built:
-    """One artifact, the float graph that it holds in integers, and what was found out about it."""
+    """One artifact, what it was made from, the float graph that it holds in integers, and what was found out."""
 
     target: Target
+    lifted: Lifted
     graph: ir.Model
     plan: QuantPlan
     artifact: Artifact

@@ -132,7 +132,7 @@ class _Climb:
         from edgekit.diagnose import sensitivity
         from edgekit.diagnose.built import subject_of
 
-        subject = subject_of(trial.work, trial.found[0], self._made.lifted)
+        subject = subject_of(trial.work, trial.found[0])
         with trial.work.stage("sensitivity"):
             found = sensitivity.measure(subject, trial.work.judging, trial.work.progress)
         makers = _makers(subject.form.model.graph)

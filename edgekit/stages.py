@@ -153,7 +153,9 @@ class Work:
         with self.stage("emit", target.name):
             artifact = emit.emit(rounded, plan, target, self.description(precision))
         path = self.out / target.name / target.artifact_name
-        return Built(target, form.model, plan, artifact, path, coded.artifact_bytes(artifact.data, rounded, plan))
+        return Built(
+            target, basis.lifted, form.model, plan, artifact, path, coded.artifact_bytes(artifact.data, rounded, plan)
+        )
 
     def equalized(self, graph: ir.Model) -> ir.Model:
         """The graph with its channels scaled, unless that is left out: the same function."""

@@ -11,15 +11,14 @@ import onnx_ir as ir
 from edgekit import verify
 from edgekit.diagnose.diagnosis import Case, Diagnosis, diagnose
 from edgekit.diagnose.sensitivity import Subject
-from edgekit.quant.from_qdq import Lifted
 
 if TYPE_CHECKING:
     from edgekit.built import Built
     from edgekit.stages import Work
 
 
-def of_built(work: Work, built: Built, lifted: Lifted, source: ir.Model | None = None) -> Diagnosis:
-    """Diagnose an artifact of a build under way, made from ``lifted``.
+def of_built(work: Work, built: Built, source: ir.Model | None = None) -> Diagnosis:
+    """Diagnose an artifact of a build under way.
 
     What was verified already is taken as it is. ``source`` is the model with its BatchNormalization.
     """
@@ -28,13 +27,13 @@ def of_built(work: Work, built: Built, lifted: Lifted, source: ir.Model | None =
     if work.evaluation is not None:
         name = work.project.evaluation.metric
         metric = name, verify.metric_of(name, work.project.folder)
-    case = Case(subject_of(work, built, lifted), fidelity, work.calibration, work.judging, source, metric)
+    case = Case(subject_of(work, built), fidelity, work.calibration, work.judging, source, metric)
     return diagnose(case, work.progress, work.remembered)
 
 
-def subject_of(work: Work, built: Built, lifted: Lifted) -> Subject:
+def subject_of(work: Work, built: Built) -> Subject:
     """What an artifact holds, in a form for ONNX: it has no integer loop, and all steps share their scales."""
     unrolled = copy.copy(work)
     unrolled.config = replace(work.config, recurrent="unrolled")
-    form, plan = unrolled.planned(built.target, work.basis(lifted))
-    return Subject(form, plan, work.rounded(form.model, plan) if work.rounds(lifted, form.model, plan) else None)
+    form, plan = unrolled.planned(built.target, work.basis(built.lifted))
+    return Subject(form, plan, work.rounded(form.model, plan) if work.rounds(built.lifted, form.model, plan) else None)

@@ -30,5 +30,5 @@ def run(project: Project, target: str, out: Path, progress: Progress) -> Diagnos
     made = prepared(project, [target], out, progress)
     (built,) = made.work.built(made.lifted)
     built.keep()
-    found = of_built(made.work, built, made.lifted, made.source)
+    found = of_built(made.work, built, made.source)
     return Diagnosed(project.model.source, built.target.name, str(built.path), found)

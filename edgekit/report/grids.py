@@ -52,11 +52,12 @@ def _rung(rung: Rung) -> tuple[str, ...]:
 
 def _compressed(step: Compression, source: ModelFacts) -> tuple[str, ...]:
     """A row on a step; the latency is in terms of that before the step."""
-    sizes = ((step.macs, source.macs), (step.parameters, source.parameters), (step.nonzero, source.parameters))
     ratios = [text.ratio(value) for key, value in step.facts.items() if key.startswith("latency ")]
     return (
         step.method if step.facts.get("kept", True) else f"{step.method} (not kept)",
-        *(f"{text.count(now)} ({now / max(was, 1):.2f}x)" for now, was in sizes),
+        f"{text.count(step.macs)} {step.macs / max(source.macs, 1):.2f}x",
+        text.count(step.parameters),
+        text.count(step.nonzero),
         text.size(step.packed["gzip"]) if step.packed else "",
         "" if step.metric is None else text.percent(step.metric),
         ", ".join(ratios),

@@ -18,6 +18,7 @@ from sample_reports import BARE, FAILED, FULL, HOSTILE, HOSTILE_NAME, MACHINE, m
 from edgekit.errors import InputError
 from edgekit.report import html, json, junit, markdown, terminal, text, view
 from edgekit.report.model import Fidelity, Report, TensorFidelity, Verdict
+from edgekit.report.page import POLICY
 
 Golden = Callable[[str, str], None]
 ALL = [FULL, BARE, FAILED, HOSTILE]
@@ -108,7 +109,7 @@ def test_html_is_whole_and_needs_no_network(report: Report) -> None:
     assert page.tags.count("script") == 1 and page.tags.count("style") == 1
     assert not {"link", "img", "iframe", "object", "a"} & set(page.tags)
     assert not [value for name, value in page.attributes if name in ("src", "href") or name.startswith("on")]
-    assert ("content", html.POLICY) in page.attributes
+    assert ("content", POLICY) in page.attributes
 
 
 def test_html_escapes() -> None:

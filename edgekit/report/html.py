@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from edgekit.gate import status
 from edgekit.report import grids, text, view
-from edgekit.report.markup import Child, Html, el, join
+from edgekit.report.markup import Html, el, join
 from edgekit.report.model import Report, TensorFidelity
+from edgekit.report.page import SMALL, bar, facts, head, number, page, pill, scroll, section, sortable, tile
 
 FULL_DB = 60.0
 """The signal-to-noise ratio that fills a bar."""
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-FILTER_FROM = 12
-"""A table of so many rows gets a search field."""
 
 
 def render(report: Report) -> str:
@@ -36,50 +32,28 @@ def render(report: Report) -> str:
         _stages,
         _again,
     )
-    body = el("main", _header(report), [make(report) for make in parts], _footer(report))
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        el("title", view.headline(report)),
-        el("style", Html(_asset("page.css"))),
-    )
-    script = el("script", Html(_asset("page.js")))
-    return f"<!doctype html>\n{el('html', head, el('body', body, script), lang='en')}\n"
-
-
-def _asset(name: str) -> str:
-    return files("edgekit.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _pill(word: str, said: str = "") -> Html:
-    return el("span", said or word, class_=f"pill {word if word != 'no gates' else 'none'}")
-
-
-def _section(title: str, *children: Child, class_: str | None = None) -> Html:
-    return el("section", el("h2", title), *children, class_=class_)
+    return page(view.headline(report), _header(report), [make(report) for make in parts], _footer(report))
 
 
 def _header(report: Report) -> Html:
     title = el("h1", view.model_name(report), el("small", " for "), view.target_name(report))
     what = el("span", f" {report.artifact.precision}, ", el("span", report.artifact.path, class_="path"), class_="soft")
-    return el("header", title, el("p", _pill(status(report.gates), view.verdict(report)), what))
+    return el("header", title, el("p", pill(status(report.gates), view.verdict(report)), what))
 
 
 def _tiles(report: Report) -> Html:
-    tiles = [_tile("size", text.size(report.artifact.bytes), _size_note(report))]
+    tiles = [tile("size", text.size(report.artifact.bytes), _size_note(report))]
     found = report.evaluation
     if found is not None:
-        tiles.append(_tile(found.metric, text.percent(found.artifact_value), f"{text.change(-found.drop)} to float"))
+        tiles.append(tile(found.metric, text.percent(found.artifact_value), f"{text.change(-found.drop)} to float"))
     if report.latency is not None:
         before = report.float_latency
         note = view.faster(before.p50_ms, report.latency.p50_ms) if before else "median"
-        tiles.append(_tile("latency", text.milliseconds(report.latency.p50_ms), f"{note}, p50" if before else note))
+        tiles.append(tile("latency", text.milliseconds(report.latency.p50_ms), f"{note}, p50" if before else note))
     ops = report.audit.get("ops", ())
     if ops:
         integer = sum(bool(op["integer"]) for op in ops)
-        tiles.append(_tile("integer ops", f"{integer} of {len(ops)}", f"{text.percent(integer / len(ops))} of ops"))
+        tiles.append(tile("integer ops", f"{integer} of {len(ops)}", f"{text.percent(integer / len(ops))} of ops"))
     return el("div", tiles, class_="tiles")
 
 
@@ -87,24 +61,20 @@ def _size_note(report: Report) -> str:
     return f"{view.smaller(report.model.float_bytes, report.artifact.bytes)} than float"
 
 
-def _tile(label: str, value: str, note: str) -> Html:
-    return el("div", el("span", label), el("b", value), el("span", note), class_="tile")
-
-
 def _gates(report: Report) -> Html:
     if not report.gates:
         return Html()
     rows = [
-        el("tr", el("td", _pill(gate.status), class_="tight"), el("td", gate.gate, class_="tight"), el("td", gate.text))
+        el("tr", el("td", pill(gate.status), class_="tight"), el("td", gate.gate, class_="tight"), el("td", gate.text))
         for gate in report.gates
     ]
-    return _section("Gates", el("table", el("tbody", rows), class_="gates"))
+    return section("Gates", el("table", el("tbody", rows), class_="gates"))
 
 
 def _warnings(report: Report) -> Html:
     if not report.warnings:
         return Html()
-    return _section("Warnings", el("ul", [el("li", warning) for warning in report.warnings]), class_="warn")
+    return section("Warnings", el("ul", [el("li", warning) for warning in report.warnings]), class_="warn")
 
 
 def _comparison(report: Report) -> Html:
@@ -112,7 +82,7 @@ def _comparison(report: Report) -> Html:
     barred = [_pair(row, row.share) for row in rows if row.share is not None]
     plain = [(row.name, ", ".join(filter(None, (row.artifact, row.change)))) for row in rows if row.share is None]
     key = el("p", el("span", class_="key before"), "float", el("span", class_="key"), report.artifact.precision)
-    return _section("Against float", key, el("div", barred, class_="compare"), _list(plain))
+    return section("Against float", key, el("div", barred, class_="compare"), facts(plain))
 
 
 def _pair(row: view.Row, share: float) -> Html:
@@ -120,23 +90,14 @@ def _pair(row: view.Row, share: float) -> Html:
     return join(
         el("div", row.name, class_="label"),
         el("div", row.change, class_="change"),
-        el("div", _bar(1 / longest, "before"), el("span", row.source), class_="pair"),
-        el("div", _bar(share / longest), el("span", row.artifact), class_="pair"),
+        el("div", bar(1 / longest, "before"), el("span", row.source), class_="pair"),
+        el("div", bar(share / longest), el("span", row.artifact), class_="pair"),
         el("div", class_="gap"),
     )
 
 
-def _bar(share: float, kind: str = "") -> Html:
-    width = 0.0 if math.isnan(share) else 100 * min(1.0, max(0.0, share))
-    return el("span", class_=f"bar {kind}".strip(), style=f"width:{width:.1f}%")
-
-
-def _list(pairs: Sequence[tuple[str, str]]) -> Html:
-    return el("dl", [join(el("dt", label), el("dd", said)) for label, said in pairs]) if pairs else Html()
-
-
 def _grids(report: Report) -> Html:
-    return join(*(_section(grid.title.capitalize(), _grid(grid)) for grid in grids.grids(report)))
+    return join(*(section(grid.title.capitalize(), _grid(grid)) for grid in grids.grids(report)))
 
 
 def _grid(grid: grids.Grid) -> Html:
@@ -145,7 +106,7 @@ def _grid(grid: grids.Grid) -> Html:
     def row(tag: str, cells: Sequence[str]) -> Html:
         return el("tr", [el(tag, cell, class_="n" if number else None) for number, cell in enumerate(cells)])
 
-    return _scroll(
+    return scroll(
         el("table", el("thead", row("th", grid.heads)), el("tbody", [row("td", cells) for cells in grid.rows]))
     )
 
@@ -167,7 +128,7 @@ def _fidelity(report: Report) -> Html:
     ends = ("first tensor", f"full height: {FULL_DB:.0f} dB", "last")
     axis = el("div", [el("span", end) for end in ends], class_="axis")
     note = "Signal-to-noise ratio of every tensor in the order of execution. Below 20 dB amber, below 10 dB red."
-    return _section("Where precision is lost", el("p", note, class_="soft"), chart, axis)
+    return section("Where precision is lost", el("p", note, class_="soft"), chart, axis)
 
 
 def _column(left: float, step: float, tensor: TensorFidelity) -> Html:
@@ -186,18 +147,10 @@ def _tensors(report: Report) -> Html:
         return Html()
     saturation = any(tensor.saturated is not None for tensor in tensors)
     stored = ("scale", "zero point", "saturated") if saturation else ("scale", "zero point")
-    heads = [_head("tensor"), _head("op"), _head("dtype", SMALL), *(_head(name, f"n {SMALL}") for name in stored)]
-    heads += [_head("snr", "n"), el("th", aria_hidden="true")]
+    heads = [head("tensor"), head("op"), head("dtype", SMALL), *(head(name, f"n {SMALL}") for name in stored)]
+    heads += [head("snr", "n"), el("th", aria_hidden="true")]
     rows = [_tensor_row(tensor, saturation) for tensor in tensors]
-    return _section(f"Tensors ({len(tensors):,})", _sortable(heads, rows))
-
-
-SMALL = "hide-small"
-"""What a phone does not show."""
-
-
-def _head(name: str, class_: str | None = None) -> Html:
-    return el("th", el("button", name, type="button"), scope="col", class_=class_)
+    return section(f"Tensors ({len(tensors):,})", sortable(heads, rows))
 
 
 def _tensor_row(tensor: TensorFidelity, saturation: bool) -> Html:
@@ -207,24 +160,12 @@ def _tensor_row(tensor: TensorFidelity, saturation: bool) -> Html:
         el("td", tensor.name, class_="name"),
         el("td", tensor.op),
         el("td", tensor.dtype, class_=SMALL),
-        _number(tensor.scale, "" if tensor.scale is None else f"{tensor.scale:.5g}", SMALL),
-        _number(tensor.zero_point, "" if tensor.zero_point is None else str(tensor.zero_point), SMALL),
-        _number(tensor.saturated, saturated, SMALL) if saturation else None,
-        _number(tensor.snr_db, text.decibels(tensor.snr_db)),
-        el("td", _bar(tensor.snr_db / FULL_DB, _band(tensor.snr_db)), class_="track"),
+        number(tensor.scale, "" if tensor.scale is None else f"{tensor.scale:.5g}", SMALL),
+        number(tensor.zero_point, "" if tensor.zero_point is None else str(tensor.zero_point), SMALL),
+        number(tensor.saturated, saturated, SMALL) if saturation else None,
+        number(tensor.snr_db, text.decibels(tensor.snr_db)),
+        el("td", bar(tensor.snr_db / FULL_DB, _band(tensor.snr_db)), class_="track"),
     )
-
-
-def _number(value: float | None, said: str, class_: str = "") -> Html:
-    known = -math.inf if value is None or math.isnan(value) else value
-    sortable = f"{'-' * (known < 0)}Infinity" if math.isinf(known) else f"{known:.9g}"
-    return el("td", said, class_=f"n {class_}".strip(), data_v=sortable)
-
-
-def _sortable(heads: Sequence[Html], rows: Sequence[Html]) -> Html:
-    table = el("table", el("thead", el("tr", heads)), el("tbody", rows), class_="sortable")
-    search = el("input", type="search", placeholder="filter", aria_label="filter the rows")
-    return join(search if len(rows) >= FILTER_FROM else None, el("div", table, class_="scroll tall"))
 
 
 def _ops(report: Report) -> Html:
@@ -235,8 +176,8 @@ def _ops(report: Report) -> Html:
     heaviest = max((op["weight_bytes"] for op in ops), default=0) or 1
     rows = [_op_row(op, most, heaviest) for op in ops]
     said = el("p", "; ".join(view.audit_lines(report.audit)), class_="soft")
-    heads = [_head("op"), _head("kind"), _head("numbers"), _head("multiply-adds", "n"), _head("weights", "n")]
-    return _section(f"Ops ({len(ops):,}), read back from the bytes", said, _sortable(heads, rows))
+    heads = [head("op"), head("kind"), head("numbers"), head("multiply-adds", "n"), head("weights", "n")]
+    return section(f"Ops ({len(ops):,}), read back from the bytes", said, sortable(heads, rows))
 
 
 def _op_row(op: Mapping[str, Any], most: int, heaviest: int) -> Html:
@@ -244,14 +185,14 @@ def _op_row(op: Mapping[str, Any], most: int, heaviest: int) -> Html:
         "tr",
         el("td", op["name"], class_="name"),
         el("td", op["op"]),
-        el("td", "integer" if op["integer"] else _pill("fail", op["kind"])),
+        el("td", "integer" if op["integer"] else pill("fail", op["kind"])),
         _barred(op["macs"], text.count(op["macs"]), most),
         _barred(op["weight_bytes"], text.size(op["weight_bytes"]), heaviest),
     )
 
 
 def _barred(value: float, said: str, most: float) -> Html:
-    return el("td", said if value else "", _bar(value / most) if value else None, class_="n", data_v=value)
+    return el("td", said if value else "", bar(value / most) if value else None, class_="n", data_v=value)
 
 
 def _contract(report: Report) -> Html:
@@ -263,11 +204,7 @@ def _contract(report: Report) -> Html:
     if not rows:
         return Html()
     preprocessing = [(name, view.settings(found)) for name, found in report.contract.get("preprocessing", {}).items()]
-    return _section("Inputs and outputs", _scroll(el("table", el("tbody", rows))), _list(preprocessing))
-
-
-def _scroll(table: Html) -> Html:
-    return el("div", table, class_="scroll")
+    return section("Inputs and outputs", scroll(el("table", el("tbody", rows))), facts(preprocessing))
 
 
 def _facts(report: Report) -> Html:
@@ -275,7 +212,7 @@ def _facts(report: Report) -> Html:
     if report.calibration is not None:
         hashes.append(("calibration sha256", report.calibration.sha256))
     target = [("target", view.settings(report.target))]
-    return _section("Facts", _list([*view.lines(report), *target, *hashes]))
+    return section("Facts", facts([*view.lines(report), *target, *hashes]))
 
 
 def _stages(report: Report) -> Html:
@@ -287,16 +224,16 @@ def _stages(report: Report) -> Html:
             "tr",
             el("td", stage.name, class_="tight"),
             el("td", "reused" if stage.cached else text.seconds(stage.seconds), class_="n"),
-            el("td", None if stage.cached else _bar(stage.seconds / longest), class_="track"),
+            el("td", None if stage.cached else bar(stage.seconds / longest), class_="track"),
         )
         for stage in report.stages
     ]
     total = text.seconds(sum(stage.seconds for stage in report.stages))
-    return _section(f"Stages ({total})", el("table", el("tbody", rows)))
+    return section(f"Stages ({total})", el("table", el("tbody", rows)))
 
 
 def _again(report: Report) -> Html:
-    return _section("Again", el("pre", el("code", report.reproduce)))
+    return section("Again", el("pre", el("code", report.reproduce)))
 
 
 def _footer(report: Report) -> Html:

@@ -121,7 +121,7 @@ def test_html_escapes() -> None:
 def test_html_numbers_sort() -> None:
     tensors = tuple(TensorFidelity(f"t{n}", "Conv", snr) for n, snr in enumerate((3.5, math.inf, math.nan, -math.inf)))
     page = html.render(replace(FULL, fidelity=Fidelity(1, {}, tensors)))
-    found = re.findall(r'data-v="([^"]+)">([^<]+ dB|exact|no signal|not a number)<', page)
+    found = re.findall(r'data-v="([^"]+)"><span>([^<]+ dB|exact|no signal|not a number)<', page)
     assert found == [
         ("3.5", "3.5 dB"), ("Infinity", "exact"), ("-Infinity", "not a number"), ("-Infinity", "no signal")
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from edgekit.gate import status
-from edgekit.report import console, terminal, text, view
+from edgekit.report import console, layers, terminal, text, view
 from edgekit.report.codec import encode
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgekit.device_check import DeviceCheck
     from edgekit.doctor import Check
     from edgekit.measure import Comparison, Measurement
+    from edgekit.profile import LayerTimes
     from edgekit.recheck import Recheck
     from edgekit.report.model import Report
     from edgekit.target import Target
@@ -49,6 +50,15 @@ def bench(
     yield console.labelled((name if several else "timing", view.how_timed(found)) for name, found in measurements)
     notes = [warning for _, found in measurements for warning in found.warnings()]
     yield from _warnings(notes)
+
+
+def bench_per_layer(name: str, measurement: Measurement, times: LayerTimes) -> Parts:
+    """The same of one artifact, then the time of every layer, the slowest first."""
+    yield from bench([(name, measurement)])
+    yield Text()
+    yield terminal.layers(times, len(times.layers))
+    yield Text()
+    yield console.labelled(("trust" if not index else "", line) for index, line in enumerate(layers.trust(times)))
 
 
 def names(a: Path, b: Path) -> tuple[str, str]:

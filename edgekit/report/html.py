@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekit.gate import status
-from edgekit.report import grids, text, view
+from edgekit.report import grids, layers, text, view
+from edgekit.report.layer_columns import COLUMNS, FULL_DB, band
 from edgekit.report.markup import Html, el, join
 from edgekit.report.model import Report, TensorFidelity
-from edgekit.report.page import SMALL, bar, facts, head, number, page, pill, scroll, section, sortable, tile
-
-FULL_DB = 60.0
-"""The signal-to-noise ratio that fills a bar."""
+from edgekit.report.page import bar, facts, head, page, pill, scroll, section, sortable, tile
 
 
 def render(report: Report) -> str:
@@ -25,7 +23,7 @@ def render(report: Report) -> str:
         _comparison,
         _grids,
         _fidelity,
-        _tensors,
+        _layers,
         _ops,
         _contract,
         _facts,
@@ -111,10 +109,6 @@ def _grid(grid: grids.Grid) -> Html:
     )
 
 
-def _band(snr_db: float) -> str:
-    return "low" if snr_db < 10 else "middle" if snr_db < 20 else ""
-
-
 def _fidelity(report: Report) -> Html:
     tensors = report.fidelity.tensors if report.fidelity else ()
     if not tensors:
@@ -137,35 +131,22 @@ def _column(left: float, step: float, tensor: TensorFidelity) -> Html:
     title = el("title", f"{tensor.name} {tensor.op} {text.decibels(tensor.snr_db)}")
     return el(
         "rect", title, x=f"{left:.2f}", y=f"{100 - height:.1f}", width=f"{step * 0.82:.2f}", height=f"{height:.1f}",
-        class_=_band(tensor.snr_db) or None,
+        class_=band(tensor.snr_db) or None,
     )  # fmt: skip
 
 
-def _tensors(report: Report) -> Html:
-    tensors = report.fidelity.tensors if report.fidelity else ()
-    if not tensors:
+def _layers(report: Report) -> Html:
+    """How true each tensor is and how long the op takes that makes it."""
+    rows = layers.layers(report)
+    if not rows:
         return Html()
-    saturation = any(tensor.saturated is not None for tensor in tensors)
-    stored = ("scale", "zero point", "saturated") if saturation else ("scale", "zero point")
-    heads = [head("tensor"), head("op"), head("dtype", SMALL), *(head(name, f"n {SMALL}") for name in stored)]
-    heads += [head("snr", "n"), el("th", aria_hidden="true")]
-    rows = [_tensor_row(tensor, saturation) for tensor in tensors]
-    return section(f"Tensors ({len(tensors):,})", sortable(heads, rows))
-
-
-def _tensor_row(tensor: TensorFidelity, saturation: bool) -> Html:
-    saturated = "" if tensor.saturated is None else text.percent(tensor.saturated)
-    return el(
-        "tr",
-        el("td", tensor.name, class_="name"),
-        el("td", tensor.op),
-        el("td", tensor.dtype, class_=SMALL),
-        number(tensor.scale, "" if tensor.scale is None else f"{tensor.scale:.5g}", SMALL),
-        number(tensor.zero_point, "" if tensor.zero_point is None else str(tensor.zero_point), SMALL),
-        number(tensor.saturated, saturated, SMALL) if saturation else None,
-        number(tensor.snr_db, text.decibels(tensor.snr_db)),
-        el("td", bar(tensor.snr_db / FULL_DB, _band(tensor.snr_db)), class_="track"),
-    )
+    shown = [column for column in COLUMNS if any(column.known(row) for row in rows)]
+    most = max((row.share or 0.0 for row in rows), default=0.0) or 1.0
+    heads = [column.head() for column in shown]
+    cells = [el("tr", [column.cell(row, most) for column in shown]) for row in rows]
+    said = layers.trust(report.layer_times, report.latency) if report.layer_times else ()
+    trust = [el("p", f"{line[:1].upper()}{line[1:]}.", class_="soft") for line in said]
+    return section(f"Layers ({len(rows):,})", *trust, sortable(heads, cells))
 
 
 def _ops(report: Report) -> Html:

@@ -69,7 +69,7 @@ def head(name: str, class_: str | None = None) -> Html:
     return el("th", el("button", name, type="button"), scope="col", class_=class_)
 
 
-def number(value: float | None, said: str, class_: str = "") -> Html:
+def number(value: float | None, said: Child, class_: str = "") -> Html:
     """A cell that sorts by its value; what is not known is the least."""
     known = -math.inf if value is None or math.isnan(value) else value
     sortable_as = f"{'-' * (known < 0)}Infinity" if math.isinf(known) else f"{known:.9g}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.gate import elsewhere, status
 from edgekit.measure import Measurement
-from edgekit.report import text
+from edgekit.report import layers, text
 from edgekit.report.model import (
     Compression,
     Evaluation,
@@ -172,8 +172,7 @@ def how_timed(found: Measurement) -> str:
     """How sure the median is, from how many runs, and what ran it where."""
     low, high = found.p50_interval_ms
     span = f"p50 within {text.milliseconds(low)} to {text.milliseconds(high)}, {text.plural(found.runs, 'run')}"
-    where = found.machine.get("board") or found.machine.get("cpu") or "unknown machine"
-    return f"{span}, {_runtime(found)}, {text.plural(found.threads, 'thread')}, on {where}"
+    return f"{span}, {_runtime(found)}, {text.plural(found.threads, 'thread')}, on {layers.place(found.machine)}"
 
 
 def _runtime(found: Measurement) -> str:
@@ -239,6 +238,7 @@ def lines(report: Report) -> list[tuple[str, str]]:
     """What one line each can say: timing, parity, calibration, model, source check."""
     found = [
         ("timing", _timing_note(report)),
+        ("layers", layers.trust(report.layer_times)[0] if report.layer_times else ""),
         ("packed", _packed(report)),
         ("parity", _parity(report)),
         ("calibration", _calibration(report)),

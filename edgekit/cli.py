@@ -21,6 +21,7 @@ from edgekit.flags import (
     described,
     device_option,
     existing_config,
+    html_option,
     json_flag,
     junit_option,
     markdown_option,
@@ -237,21 +238,24 @@ def inspect(artifact: Path, every_op: bool, as_json: bool) -> None:
 @cli.command()
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
+@html_option
 @json_flag
-def compare(a: Path, b: Path, as_json: bool) -> None:
+def compare(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
     """Tell what became of A in B: two artifacts, or two reports (a report.json, or the folder that it is in).
 
-    What grew, changed its scale or fell back to float, layer by layer; of reports also accuracy, noise and latency.
+    What grew, changed its scale or fell back to float, layer by layer; of reports also what slowed, accuracy and noise.
 
     \b
     edgekit compare released/model.tflite build/raspberry-pi-4-litert/model.tflite
-    edgekit compare released build/raspberry-pi-4-litert
+    edgekit compare released build/raspberry-pi-4-litert --html changes.html
     """
     from edgekit.compare import compare as compared
-    from edgekit.report import answers
+    from edgekit.report import answers, store
     from edgekit.report.codec import encode
 
     found = compared(a, b)
+    if html is not None:
+        store.save_comparison(found, html)
     answer(as_json, encode(found), lambda: answers.compared(found))
 
 

@@ -11,7 +11,7 @@ from edgekit.report import grids, layers, text, view
 from edgekit.report.layer_columns import COLUMNS, FULL_DB, band
 from edgekit.report.markup import Html, el, join
 from edgekit.report.model import Report, TensorFidelity
-from edgekit.report.page import bar, facts, head, page, pill, scroll, section, sortable, tile
+from edgekit.report.page import SMALL, bar, facts, head, key, page, pair, pill, scroll, section, sortable, tile
 
 
 def render(report: Report) -> str:
@@ -77,21 +77,10 @@ def _warnings(report: Report) -> Html:
 
 def _comparison(report: Report) -> Html:
     rows = view.comparison(report)
-    barred = [_pair(row, row.share) for row in rows if row.share is not None]
+    barred = [pair(row.name, row.change, row.source, row.artifact, row.share) for row in rows if row.share is not None]
     plain = [(row.name, ", ".join(filter(None, (row.artifact, row.change)))) for row in rows if row.share is None]
-    key = el("p", el("span", class_="key before"), "float", el("span", class_="key"), report.artifact.precision)
-    return section("Against float", key, el("div", barred, class_="compare"), facts(plain))
-
-
-def _pair(row: view.Row, share: float) -> Html:
-    longest = max(1.0, share)
-    return join(
-        el("div", row.name, class_="label"),
-        el("div", row.change, class_="change"),
-        el("div", bar(1 / longest, "before"), el("span", row.source), class_="pair"),
-        el("div", bar(share / longest), el("span", row.artifact), class_="pair"),
-        el("div", class_="gap"),
-    )
+    colours = key("float", report.artifact.precision)
+    return section("Against float", colours, el("div", barred, class_="compare"), facts(plain))
 
 
 def _grids(report: Report) -> Html:
@@ -145,8 +134,8 @@ def _layers(report: Report) -> Html:
     heads = [column.head() for column in shown]
     cells = [el("tr", [column.cell(row, most) for column in shown]) for row in rows]
     said = layers.trust(report.layer_times, report.latency) if report.layer_times else ()
-    trust = [el("p", f"{line[:1].upper()}{line[1:]}.", class_="soft") for line in said]
-    return section(f"Layers ({len(rows):,})", *trust, sortable(heads, cells))
+    trust = el("p", " ".join(f"{line[:1].upper()}{line[1:]}." for line in said), class_="soft") if said else None
+    return section(f"Layers ({len(rows):,})", trust, sortable(heads, cells))
 
 
 def _ops(report: Report) -> Html:
@@ -157,7 +146,7 @@ def _ops(report: Report) -> Html:
     heaviest = max((op["weight_bytes"] for op in ops), default=0) or 1
     rows = [_op_row(op, most, heaviest) for op in ops]
     said = el("p", "; ".join(view.audit_lines(report.audit)), class_="soft")
-    heads = [head("op"), head("kind"), head("numbers"), head("multiply-adds", "n"), head("weights", "n")]
+    heads = [head("op"), head("kind", SMALL), head("numbers"), head("multiply-adds", "n"), head("weights", "n")]
     return section(f"Ops ({len(ops):,}), read back from the bytes", said, sortable(heads, rows))
 
 
@@ -165,7 +154,7 @@ def _op_row(op: Mapping[str, Any], most: int, heaviest: int) -> Html:
     return el(
         "tr",
         el("td", op["name"], class_="name"),
-        el("td", op["op"]),
+        el("td", op["op"], class_=SMALL),
         el("td", "integer" if op["integer"] else pill("fail", op["kind"])),
         _barred(op["macs"], text.count(op["macs"]), most),
         _barred(op["weight_bytes"], text.size(op["weight_bytes"]), heaviest),

@@ -50,7 +50,7 @@ def _barred(value: float | None, say: Callable[[float], str], draw: Callable[[fl
 
 COLUMNS = (
     Column("layer", lambda row: True, lambda row, _: el("td", row.name, class_="name")),
-    Column("op", lambda row: True, lambda row, _: el("td", row.op)),
+    Column("op", lambda row: True, lambda row, _: el("td", row.op, class_=SMALL), SMALL),
     Column("dtype", lambda row: bool(row.dtype), lambda row, _: el("td", row.dtype, class_=SMALL), SMALL),
     Column(
         "scale",

@@ -54,6 +54,23 @@ def bar(share: float, kind: str = "") -> Html:
     return el("span", class_=f"bar {kind}".strip(), style=f"width:{width:.1f}%")
 
 
+def pair(label: str, change: str, before: str, after: str, share: float) -> Html:
+    """Two bars one above the other, the second ``share`` times as long as the first, with what they stand for."""
+    longest = max(1.0, share)
+    return join(
+        el("div", label, class_="label"),
+        el("div", change, class_="change"),
+        el("div", bar(1 / longest, "before"), el("span", before), class_="pair"),
+        el("div", bar(share / longest), el("span", after), class_="pair"),
+        el("div", class_="gap"),
+    )
+
+
+def key(before: str, after: str) -> Html:
+    """What the two colours of ``pair`` stand for."""
+    return el("p", el("span", class_="key before"), before, el("span", class_="key"), after)
+
+
 def facts(pairs: Sequence[tuple[str, str]]) -> Html:
     """Labels and what they stand for; nothing where there are none."""
     return el("dl", [join(el("dt", label), el("dd", said)) for label, said in pairs]) if pairs else Html()

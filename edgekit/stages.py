@@ -344,12 +344,12 @@ class Work:
         """The stages that all targets share, and those of one."""
         return (*self.stages.get("", ()), *self.stages.get(target.name, ()))
 
-    def publish(self, built: Built, report: Report) -> Report:
-        """Write everything but the artifact, the report last."""
+    def publish(self, built: Built, report: Report, reports: Sequence[Report]) -> Report:
+        """Write everything but the artifact, the report last; ``reports`` are those of all targets."""
         folder = built.path.parent
         write(folder / "plan.json", json.dumps(built.plan.to_json(), indent=1) + "\n")
         write(folder / "contract.json", json.dumps(report.contract, indent=2) + "\n")
-        write(folder / "report.html", html.render(report))
+        write(folder / "report.html", html.render(report, reports))
         write(folder / "report.json", report_json.render(report))
         return report
 

@@ -34,6 +34,7 @@ PAGES = {
     "bare": html.render(BARE),
     "failed": html.render(FAILED),
     "hostile": html.render(HOSTILE),
+    "several": html.render(FULL, [FULL, FAILED]),
     "many": html.render(replace(FULL, fidelity=Fidelity(64, {"logits": 20.0}, MANY))),
     "compare": compare_html.render(DIFFERENCE, "edgekit compare a b"),
     "same": compare_html.render(Difference("a", "b", (), (), ()), "edgekit compare a b"),

@@ -16,7 +16,7 @@ import pytest
 from sample_reports import BARE, FAILED, FULL, HOSTILE, HOSTILE_NAME, MACHINE, measurement
 
 from edgekit.errors import InputError
-from edgekit.report import html, json, junit, markdown, terminal, text, view
+from edgekit.report import html, json, junit, layers, markdown, terminal, text, view
 from edgekit.report.model import Fidelity, Report, TensorFidelity, Verdict
 from edgekit.report.page import POLICY
 
@@ -110,6 +110,34 @@ def test_html_is_whole_and_needs_no_network(report: Report) -> None:
     assert not {"link", "img", "iframe", "object", "a"} & set(page.tags)
     assert not [value for name, value in page.attributes if name in ("src", "href") or name.startswith("on")]
     assert ("content", POLICY) in page.attributes
+
+
+def test_html_shows_the_build_around_an_artifact() -> None:
+    words = Page(html.render(FULL, [FULL, FAILED])).words
+    assert "All artifacts of this build" in words and "mixed for raspberry-pi-zero-2w-litert" in words
+    assert "p50 0.717 ms, p90 0.767 ms, p99 0.939 ms" in words  # in float
+    alone = Page(html.render(FULL, [FULL])).words
+    assert "All artifacts of this build" not in alone and "Latency" in alone
+    assert "Latency" not in Page(html.render(BARE)).words
+
+
+def test_html_times_are_in_the_table_of_layers() -> None:
+    page = html.render(FULL)
+    assert '<td class="n" data-v="0.455445545"><span>0.0920 ms</span>' in page
+    assert "<span>&lt; 0.001 ms</span>" in page  # of an addition
+    words = " ".join(Page(page).words)
+    assert "0.00600 ms of that belongs to no layer: Transpose 0.00500 ms, Copy 0.00100 ms" in words
+    assert "softmax" in words  # makes no tensor that was verified
+    assert "share" not in html.render(replace(FULL, layer_times=None))
+
+
+def test_the_trust_in_times_is_said() -> None:
+    assert FULL.layer_times is not None
+    said = layers.trust(replace(FULL.layer_times, p50_ms=0.05))
+    assert "the profiler adds its own time to every kernel, so small layers read too long" in said
+    pi = measurement(3.1, machine={**MACHINE, "board": "Raspberry Pi 4"})
+    assert "the latency above is of Raspberry Pi 4" in layers.trust(FULL.layer_times, pi)
+    assert "1 of 7 layers below the microsecond that the profiler counts" in layers.trust(FULL.layer_times)
 
 
 def test_html_escapes() -> None:

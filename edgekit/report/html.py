@@ -8,19 +8,19 @@ from typing import Any
 
 from edgekit.gate import status
 from edgekit.report import grids, layers, text, view
+from edgekit.report.distribution import distributions
 from edgekit.report.layer_columns import COLUMNS, FULL_DB, band
 from edgekit.report.markup import Html, el, join
 from edgekit.report.model import Report, TensorFidelity
 from edgekit.report.page import SMALL, bar, facts, head, key, page, pair, pill, scroll, section, sortable, tile
 
 
-def render(report: Report) -> str:
-    """The whole page."""
-    parts = (
-        _tiles,
-        _gates,
-        _warnings,
-        _comparison,
+def render(report: Report, build: Sequence[Report] = ()) -> str:
+    """The whole page; ``build`` are all reports of the build that it is from."""
+    others = [other for other in build if other.artifact.path != report.artifact.path]
+    first = (_tiles, _gates, _warnings, _comparison)
+    beside = (distributions(report, others), _artifacts(report, others))
+    then = (
         _grids,
         _fidelity,
         _layers,
@@ -30,7 +30,14 @@ def render(report: Report) -> str:
         _stages,
         _again,
     )
-    return page(view.headline(report), _header(report), [make(report) for make in parts], _footer(report))
+    return page(
+        view.headline(report),
+        _header(report),
+        [make(report) for make in first],
+        *beside,
+        [make(report) for make in then],
+        _footer(report),
+    )
 
 
 def _header(report: Report) -> Html:
@@ -75,12 +82,38 @@ def _warnings(report: Report) -> Html:
     return section("Warnings", el("ul", [el("li", warning) for warning in report.warnings]), class_="warn")
 
 
+IN_STRIPS = ("latency p90", "latency p99")
+"""What the distributions show."""
+
+
 def _comparison(report: Report) -> Html:
-    rows = view.comparison(report)
+    rows = [row for row in view.comparison(report) if row.name not in IN_STRIPS]
     barred = [pair(row.name, row.change, row.source, row.artifact, row.share) for row in rows if row.share is not None]
     plain = [(row.name, ", ".join(filter(None, (row.artifact, row.change)))) for row in rows if row.share is None]
     colours = key("float", report.artifact.precision)
     return section("Against float", colours, el("div", barred, class_="compare"), facts(plain))
+
+
+def _artifacts(report: Report, others: Sequence[Report]) -> Html:
+    """The source and every artifact of the build, a row each; nothing when there is only one."""
+    if not others:
+        return Html()
+    found, p50 = report.evaluation, report.float_latency and text.milliseconds(report.float_latency.p50_ms)
+    source = (text.size(report.model.float_bytes), text.percent(found.float_value) if found else "", p50 or "", "")
+    heads = [el("th", name, class_=kind) for name, kind in ARTIFACT_COLUMNS]
+    heads[3] = el("th", view.metric_name([report, *others]), class_="n")
+    rows = [_artifact("float", None, source)]
+    rows += [_artifact(view.target_name(one), status(one.gates), view.short(one)) for one in (report, *others)]
+    return section("All artifacts of this build", scroll(el("table", el("thead", el("tr", heads)), el("tbody", rows))))
+
+
+ARTIFACT_COLUMNS = (("", None), ("gates", None), ("size", "n"), ("", "n"), ("p50", "n"), ("integer ops", f"n {SMALL}"))
+
+
+def _artifact(name: str, gates: str | None, cells: Sequence[str]) -> Html:
+    kinds = [kind for _, kind in ARTIFACT_COLUMNS[2:]]
+    numbers = [el("td", cell, class_=kind) for cell, kind in zip(cells, kinds, strict=True)]
+    return el("tr", el("td", name, class_="name"), el("td", pill(gates) if gates else None), numbers)
 
 
 def _grids(report: Report) -> Html:

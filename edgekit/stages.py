@@ -21,7 +21,7 @@ from edgekit.audit import audit
 from edgekit.built import Basis, Built
 from edgekit.compress import coded
 from edgekit.device import Device
-from edgekit.errors import DataError, DeviceError, UnsupportedError
+from edgekit.errors import DataError, EdgekitError, UnsupportedError
 from edgekit.graph import Array, shape_of
 from edgekit.measure import Bench
 from edgekit.noise import random_samples
@@ -278,7 +278,7 @@ class Work:
         """The time of every layer, on this machine: what a device's runtime can tell is not asked for."""
         try:
             built.layer_times = profile(built.path, threads=built.target.threads)
-        except DeviceError as error:
+        except EdgekitError as error:  # it has run before, so this is the profiler's doing
             self.warnings.append(f"{built.target.name}: layers are not timed: {error}")
 
     def _evaluated(self, built: Built, graph: ir.Model, samples: Samples) -> Evaluation:

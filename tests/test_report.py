@@ -17,7 +17,7 @@ from sample_reports import BARE, FAILED, FULL, HOSTILE, HOSTILE_NAME, MACHINE, m
 
 from edgekit.errors import InputError
 from edgekit.report import html, json, junit, layers, markdown, terminal, text, view
-from edgekit.report.model import Fidelity, Report, TensorFidelity, Verdict
+from edgekit.report.model import Fidelity, Finding, Report, TensorFidelity, Verdict
 from edgekit.report.page import POLICY
 
 Golden = Callable[[str, str], None]
@@ -138,6 +138,16 @@ def test_the_trust_in_times_is_said() -> None:
     pi = measurement(3.1, machine={**MACHINE, "board": "Raspberry Pi 4"})
     assert "the latency above is of Raspberry Pi 4" in layers.trust(FULL.layer_times, pi)
     assert "1 of 7 layers below the microsecond that the profiler counts" in layers.trust(FULL.layer_times)
+
+
+def test_html_says_why_accuracy_fell_and_what_it_ran_on() -> None:
+    why = Finding("outlier", ("layer2.0.conv1",), {"alone_db": 9.1}, "", "take percentile ranges", "accuracy.md")
+    pi = measurement(3.1, machine={**MACHINE, "memory_bytes": 4_000_000_000}, before={"mhz": 1500.0, "throttled": None})
+    words = Page(html.render(replace(FULL, findings=(why,), latency=pi))).words
+    assert words.index("Why accuracy fell") < words.index("Against float")
+    assert "at layer2.0.conv1 (alone_db 9.1): take percentile ranges; more in accuracy.md" in words
+    assert "mhz 1500" in words and any(word.endswith("system Linux 6.1, memory 4.00 GB") for word in words)
+    assert "Why accuracy fell" not in Page(html.render(FULL)).words
 
 
 def test_html_escapes() -> None:

@@ -18,7 +18,7 @@ from edgekit.report.page import SMALL, bar, facts, head, key, page, pair, pill, 
 def render(report: Report, build: Sequence[Report] = ()) -> str:
     """The whole page; ``build`` are all reports of the build that it is from."""
     others = [other for other in build if other.artifact.path != report.artifact.path]
-    first = (_tiles, _gates, _warnings, _comparison)
+    first = (_tiles, _gates, _findings, _warnings, _comparison)
     beside = (distributions(report, others), _artifacts(report, others))
     then = (
         _grids,
@@ -74,6 +74,14 @@ def _gates(report: Report) -> Html:
         for gate in report.gates
     ]
     return section("Gates", el("table", el("tbody", rows), class_="gates"))
+
+
+def _findings(report: Report) -> Html:
+    """The causes of lost accuracy and what to do."""
+    if not report.findings:
+        return Html()
+    said = [(found.cause, view.cause(found)) for found in report.findings]
+    return section("Why accuracy fell", facts(said), class_="warn")
 
 
 def _warnings(report: Report) -> Html:
@@ -215,7 +223,17 @@ def _facts(report: Report) -> Html:
     if report.calibration is not None:
         hashes.append(("calibration sha256", report.calibration.sha256))
     target = [("target", view.settings(report.target))]
-    return section("Facts", facts([*view.lines(report), *target, *hashes]))
+    said = [line for line in view.lines(report) if not line[0].startswith(view.CAUSE)]
+    return section("Facts", facts([*said, *target, *_device(report), *hashes]))
+
+
+def _device(report: Report) -> list[tuple[str, str]]:
+    """What the latency belongs to: the machine, and the state that it was in before and after."""
+    found = report.latency
+    if found is None:
+        return []
+    states = (("device", found.machine), ("before timing", found.before), ("after timing", found.after))
+    return [(label, view.settings(state)) for label, state in states if state]
 
 
 def _stages(report: Report) -> Html:

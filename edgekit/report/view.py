@@ -21,6 +21,8 @@ from edgekit.report.model import (
 )
 
 Json = Mapping[str, Any]
+CAUSE = "cause: "
+"""Before the cause of lost accuracy in the label of a line."""
 
 
 @dataclass(frozen=True)
@@ -246,11 +248,11 @@ def lines(report: Report) -> list[tuple[str, str]]:
         ("source check", _source_check(report)),
     ]
     steps = [(step.method, _facts_of(step)) for step in report.compression]
-    causes = [(f"cause: {finding.cause}", _cause(finding)) for finding in report.findings]
+    causes = [(f"{CAUSE}{finding.cause}", cause(finding)) for finding in report.findings]
     return [(label, line) for label, line in (*found, *steps, *causes) if line]
 
 
-def _cause(finding: Finding) -> str:
+def cause(finding: Finding) -> str:
     """``at conv1, conv2 (alone_db 12.1): what to do``."""
     figures = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
     where = f"at {', '.join(finding.tensors[:3])}{', ...' * (len(finding.tensors) > 3)} " if finding.tensors else ""
@@ -338,7 +340,13 @@ def settings(values: Any) -> str:
     """A mapping as ``key value, key value``; what is not set is left out."""
     if not isinstance(values, Mapping):
         return str(values)
-    return ", ".join(f"{key} {_setting(value)}" for key, value in values.items() if value not in (None, "", (), []))
+    known = {key: value for key, value in values.items() if value not in (None, "", (), [])}
+    return ", ".join(
+        f"{key.removesuffix('_bytes')} {text.size(value)}"
+        if key.endswith("_bytes") and isinstance(value, int)
+        else f"{key} {_setting(value)}"
+        for key, value in known.items()
+    )
 
 
 def _setting(value: Any) -> str:

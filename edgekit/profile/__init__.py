@@ -23,7 +23,11 @@ from edgekit.runtimes import read
 
 __all__ = ["Kernel", "LayerTime", "LayerTimes", "profile"]
 
-PROCESS = ("-m", "edgekit.profile.process")
+ROOT = Path(__file__).resolve().parents[2]  # where this edgekit is, whatever else the new process could import
+PROCESS = (
+    "-c",
+    f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from edgekit.profile.process import main; os._exit(main())",
+)
 
 
 def profile(
@@ -37,7 +41,10 @@ def profile(
     request = measure.request_for([path], runtime, threads, inputs) | {"seconds": seconds}
     answer = measure.ask(request, program=PROCESS)
     chosen = request["artifacts"][0]["runtime"]
-    kernels = [Kernel(k["name"], k["op"], k["node"], middle(k["us"]) / 1e3) for k in answer["kernels"]]
+    kernels = [
+        Kernel(k["name"], k["op"], k["node"], middle(k["us"]) / 1e3, tuple(k.get("makes", ())))
+        for k in answer["kernels"]
+    ]
     layers, elsewhere = _attributed(chosen, read(path), kernels)
     return LayerTimes(
         layers=layers,

@@ -9,12 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a runtime executed as one piece. ``node`` is its index in the file, where the runtime says it."""
+    """What a runtime executed as one piece.
+
+    ``node`` is its index in the file and ``makes`` the names of its outputs, where the runtime says so.
+    """
 
     name: str
     op: str
     node: int | None
     ms: float
+    makes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

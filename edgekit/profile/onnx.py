@@ -1,8 +1,9 @@
 """From the nodes of ONNX Runtime's optimized graph back to the layers of the file, by their names.
 
 ONNX Runtime keeps a node's name when it replaces or fuses it, at times with an ending (``_token_5``, ``_nchwc``,
-``_quant``, ``/duplicated``), or names it after its output. What quantizes or dequantizes a layer's result belongs to
-the layer, what dequantizes its weights too. The layout moves that it adds have names of their own and belong to none.
+``_quant``, ``/duplicated``), or names it after its output; where it makes up a name, the tensor that the node makes
+tells. What quantizes or dequantizes a layer's result belongs to the layer, what dequantizes its weights too. The layout
+moves that it adds, and the parts of an op that it writes out, have names of their own and belong to none.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ def attribute(data: bytes, kernels: Sequence[Kernel]) -> tuple[tuple[LayerTime, 
     found: dict[str, list[Kernel]] = {}
     left: list[Kernel] = []
     for kernel in kernels:
-        layer = _layer(kernel.name, names)
+        layer = next(filter(None, (_layer(name, names) for name in (kernel.name, *kernel.makes))), "")
         (found.setdefault(layer, []) if layer else left).append(kernel)
     layers = []
     for node in graph.nodes:
         ran = found.pop(node.name or node.output[0], ())
         if ran:
-            name, tensor = node.name or node.output[0], _tensor(graph, node.output[0])
+            name, tensor = node.name or node.output[0], _tensor(graph, next(filter(None, node.output)))
             times = sum(kernel.ms for kernel in ran)
             layers.append(LayerTime(name, node.op_type, tensor, times, tuple(kernel.op for kernel in ran)))
     return tuple(layers), left

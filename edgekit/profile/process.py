@@ -1,4 +1,4 @@
-"""The process that profiles: ``python -m edgekit.profile.process < request.json``; it answers as ``agent.py`` does.
+"""What the process that profiles does: it takes a request and answers as ``agent.py`` does.
 
 A profiler that crashes takes only this process with it.
 """
@@ -72,10 +72,19 @@ def _onnxruntime(path: str, threads: int, values: Json, seconds: float) -> Kerne
     options.enable_profiling = True
     with TemporaryDirectory(prefix="edgekit-") as folder:
         options.profile_file_prefix = os.path.join(folder, "trace")
+        options.optimized_model_filepath = os.path.join(folder, "optimized.onnx")
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         _repeated(lambda: session.run(None, values), seconds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return of_trace(events)
+        makes = _made_by(options.optimized_model_filepath)
+    return [dict(kernel, makes=makes.get(kernel["name"], [])) for kernel in of_trace(events)]
+
+
+def _made_by(path: str) -> dict[str, list[str]]:
+    """What each node of the optimized graph makes, by the node's name."""
+    import onnx
+
+    return {node.name: list(node.output) for node in onnx.load(path, load_external_data=False).graph.node}
 
 
 def of_trace(events: list[Json]) -> Kernels:
@@ -129,7 +138,3 @@ def main() -> int:
         found = {"error": {"kind": "model", "text": f"{path}: cannot be read: {error.strerror or error}"}}
     say(out, found)
     return 2 if "error" in found else 0
-
-
-if __name__ == "__main__":
-    os._exit(main())  # all is said, and the runtimes take their time to leave

@@ -14,7 +14,7 @@ from edgekit.emitters.tflite_graph import Op
 from edgekit.profile.facts import Kernel, LayerTime
 
 CONVOLUTIONS = ("Convolution", "Fully Connected", "VMulCAddC")
-REDUCTIONS = ("Mean", "Sum", "Average Pooling", "Global Average Pooling", "Global Sum Pooling")
+REDUCTIONS = ("Mean", "Mean Squared", "Sum", "Average Pooling", "Global Average Pooling", "Global Sum Pooling")
 SLICES = ("Slice", "Copy", "Static Reshape", "Split")
 BECOMES = {
     "CONV_2D": CONVOLUTIONS,
@@ -53,6 +53,12 @@ BECOMES = {
     "CONCATENATION": ("Concatenate", "Copy"),
     "RESIZE_BILINEAR": ("Resize Bilinear", "Static Resize Bilinear"),
 }
+TABLE = "Invalid Unary Op"  # what XNNPACK calls the table that it makes of one or more of these, the others constant
+IN_A_TABLE = (
+    "ABS", "ADD", "CAST", "CEIL", "COS", "DIV", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG",
+    "LOGISTIC", "MAXIMUM", "MINIMUM", "MUL", "NEG", "RELU", "RELU6", "ROUND", "RSQRT", "SIN", "SQRT", "SQUARE", "SUB",
+    "TANH",
+)  # fmt: skip
 SEVERAL = ("SPLIT", "CONCATENATION", "SOFTMAX")  # have a kernel for every part
 ADDED = ("Clamp", "Static Reshape", "Copy", "Convert")  # what XNNPACK appends to an op: an activation, another form
 MERGED, APPENDED, LEFT = 2, 1, 5  # what it costs that an op has no kernel, another one more, and a kernel no op
@@ -115,6 +121,8 @@ def _steps(ops: Sequence[str], kernels: Sequence[str]) -> list[list[str]]:
 
 def may_become(op: str, kernel: str) -> bool:
     """Whether an op can be run by a kernel: those that have the same name need no entry in ``BECOMES``."""
+    if kernel == TABLE:
+        return op in IN_A_TABLE
     return kernel in BECOMES.get(op, ()) or kernel.replace(" ", "_").upper() == op
 
 

@@ -67,6 +67,8 @@ def trust(times: LayerTimes, latency: Measurement | None = None) -> list[str]:
     said = [f"the layers add up to {total}; a run takes {p50} without the profiler (p50, in the same process)"]
     if times.total_ms > DISTURBED * times.p50_ms:
         said.append("the profiler adds its own time to every kernel, so small layers read too long")
+    if DISTURBED * times.total_ms < times.p50_ms:
+        said.append("the rest lies between kernels, is below the microsecond that a profiler counts, or is other work")
     if times.elsewhere:
         longest = sorted(times.elsewhere.items(), key=lambda item: -item[1])
         parts = ", ".join(f"{op} {milliseconds(ms)}" for op, ms in longest)

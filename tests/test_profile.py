@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from onnx import helper
 from small_graphs import Builder
-from small_onnx import conv_relu
+from small_onnx import conv_relu, model, tensor
 
 from edgekit.agent import Problem
 from edgekit.audit import audit_file
@@ -75,6 +76,19 @@ def test_the_layers_add_up_to_about_a_run(times: LayerTimes) -> None:
 def test_a_float_file_is_profiled_too(tmp_path: Path) -> None:
     found = profile(written(tmp_path / "net.tflite", quantized=False), seconds=0.1)
     assert {layer.op for layer in found.layers} == {"CONV_2D"} and len(found.layers) == 2
+
+
+def test_the_parts_of_a_written_out_op_are_its_own(tmp_path: Path) -> None:
+    """ONNX Runtime has no HardSwish: it writes a HardSigmoid and a Mul, without names."""
+    nodes = [
+        helper.make_node("HardSwish", [a], [b], name=name) for a, b, name in (("x", "t", "one"), ("t", "y", "two"))
+    ]
+    shape = [1, 64, 64, 64]
+    (tmp_path / "net.onnx").write_bytes(model(nodes, [tensor("x", shape)], [tensor("y", shape)]))
+    found = profile(tmp_path / "net.onnx", seconds=0.1)
+    assert [(layer.name, layer.tensor) for layer in found.layers] == [("one", "t"), ("two", "y")]
+    assert [sorted(layer.kernels) for layer in found.layers] == [["HardSigmoid", "Mul"]] * 2
+    assert found.elsewhere == {}
 
 
 def test_the_command(artifact: Path, times: LayerTimes) -> None:

@@ -3,7 +3,7 @@
 ONNX Runtime keeps a node's name when it replaces or fuses it, at times with an ending (``_token_5``, ``_nchwc``,
 ``_quant``, ``/duplicated``), or names it after its output; where it makes up a name, the tensor that the node makes
 tells. What quantizes or dequantizes a layer's result belongs to the layer, what dequantizes its weights too. The layout
-moves that it adds, and the parts of an op that it writes out, have names of their own and belong to none.
+moves that it adds have names of their own and belong to none.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any
 
 from edgekit.agent import Problem, feeds, machine, runtime, say
 from edgekit.profile.litert import Profiler
+from edgekit.profile.optimized import made_by
 
 Json = dict[str, Any]
 Kernels = list[Json]
@@ -76,15 +77,9 @@ def _onnxruntime(path: str, threads: int, values: Json, seconds: float) -> Kerne
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         _repeated(lambda: session.run(None, values), seconds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        makes = _made_by(options.optimized_model_filepath)
-    return [dict(kernel, makes=makes.get(kernel["name"], [])) for kernel in of_trace(events)]
-
-
-def _made_by(path: str) -> dict[str, list[str]]:
-    """What each node of the optimized graph makes, by the node's name."""
-    import onnx
-
-    return {node.name: list(node.output) for node in onnx.load(path, load_external_data=False).graph.node}
+        kernels = of_trace(events)
+        makes = made_by(options.optimized_model_filepath, [(kernel["name"], kernel["op"]) for kernel in kernels])
+    return [dict(kernel, makes=makes.get(kernel["name"], [])) for kernel in kernels]
 
 
 def of_trace(events: list[Json]) -> Kernels:

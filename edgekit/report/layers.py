@@ -70,7 +70,8 @@ def trust(times: LayerTimes, latency: Measurement | None = None) -> list[str]:
     if DISTURBED * times.total_ms < times.p50_ms:
         said.append("the rest lies between kernels, is below the microsecond that a profiler counts, or is other work")
     if times.elsewhere_ms >= FINEST_MS:
-        longest = sorted(((op, ms) for op, ms in times.elsewhere.items() if ms >= FINEST_MS), key=lambda item: -item[1])
+        told = [(op, ms) for op, ms in times.elsewhere.items() if ms >= FINEST_MS]
+        longest = sorted(told or times.elsewhere.items(), key=lambda item: -item[1])
         parts = ", ".join(f"{op} {milliseconds(ms)}" for op, ms in longest)
         said.append(f"{milliseconds(times.elsewhere_ms)} of that belongs to no layer: {parts}")
     small = sum(layer.ms < FINEST_MS for layer in times.layers)

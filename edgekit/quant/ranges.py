@@ -14,17 +14,20 @@ Array = NDArray[Any]
 BINS = 4096
 LEVELS = 256
 CLIPPING_WEIGHT = 4.0  # clipping errs to one side, so it adds up along a network where rounding averages out
+AVERAGED = 0.01  # what a sample counts in a moving average, as in PyTorch's observer
 
 
 class Statistics:
-    """Minimum, maximum, mean square, exact zeros, and a histogram over [-reach, reach] that doubles when it must.
+    """Extremes, the moving average of each sample's extremes, exact zeros, and a histogram over [-reach, reach].
 
-    Doubling merges bins in pairs, so nothing is lost but resolution, and one pass over the data suffices.
+    The histogram doubles when it must. Doubling merges bins in pairs, so nothing is lost but resolution, and one pass
+    over the data suffices.
     """
 
     def __init__(self) -> None:
         self.low, self.high = np.inf, -np.inf
-        self.count = self.zeros = 0
+        self.average: Array = np.zeros(2)
+        self.samples = self.count = self.zeros = 0
         self.reach = 0.0
         self.bins: Array = np.zeros(BINS, np.int64)
 
@@ -35,6 +38,9 @@ class Statistics:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError("values that are not finite")
         self.low, self.high = min(self.low, low), max(self.high, high)
+        self.samples += 1
+        share = max(1 / self.samples, AVERAGED)
+        self.average += share * ((low, high) - self.average)
         self.count += flat.size
         if not histogram:
             return
@@ -65,6 +71,16 @@ Range = tuple[float, float]
 def minmax(statistics: Statistics) -> Range:
     """All that was seen."""
     return statistics.low, statistics.high
+
+
+def moving_average(statistics: Statistics) -> Range:
+    """The moving average of what each sample spans, the last ones counting most.
+
+    Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
+    section 3.1. The first ``1 / AVERAGED`` samples count alike, so that the first of them does not outweigh the others.
+    """
+    low, high = statistics.average.tolist()
+    return low, high
 
 
 def percentile(statistics: Statistics, keep: float = 99.99) -> Range:
@@ -164,11 +180,12 @@ class Method:
     @property
     def needs_histogram(self) -> bool:
         """Whether minimum and maximum are not enough."""
-        return self.name != "minmax"
+        return self.name not in ("minmax", "moving-average")
 
 
 METHODS: dict[str, Callable[[Statistics], Range]] = {
     "minmax": minmax,
+    "moving-average": moving_average,
     "percentile": percentile,
     "entropy": entropy,
     "mse": mse,

@@ -29,7 +29,7 @@ from edgekit.output import CACHE, Cache, write
 from edgekit.passes import steps
 from edgekit.progress import Progress
 from edgekit.project import METRICS, Project, QuantizationConfig
-from edgekit.quant import calibrate, equalize, memory, reconstruct
+from edgekit.quant import calibrate, choose, equalize, memory, reconstruct
 from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.mixed import crushed
 from edgekit.quant.plan import QuantPlan
@@ -154,7 +154,14 @@ class Work:
             artifact = emit.emit(rounded, plan, target, self.description(precision))
         path = self.out / target.name / target.artifact_name
         return Built(
-            target, basis.lifted, form.model, plan, artifact, path, coded.artifact_bytes(artifact.data, rounded, plan)
+            target,
+            basis.lifted,
+            form.model,
+            plan,
+            artifact,
+            path,
+            coded.artifact_bytes(artifact.data, rounded, plan),
+            {name: method for name, method in basis.methods.items() if name in plan},
         )
 
     def equalized(self, graph: ir.Model) -> ir.Model:
@@ -170,25 +177,26 @@ class Work:
                 graph, self.remembered("factors", [self.sha256(graph), self.calibration.sha256], found)
             )
 
-    def ranges(self, graph: ir.Model) -> tuple[dict[str, Range], dict[str, Range]]:
-        """The range of each activation, and the ranges that hold in all steps of recurrent layers."""
+    def ranges(self, graph: ir.Model) -> tuple[dict[str, Range], dict[str, Range], dict[str, str]]:
+        """The range of each activation, those that hold in all steps of recurrent layers, and the methods chosen."""
         config = self.project.calibration
         method = Method(config.range, config.percentile)
         stepped = steps.shaped(graph, lambda _: "unrolled")
 
-        def observed() -> list[dict[str, Range]]:
+        def observed() -> tuple[dict[str, Range], dict[str, Range], dict[str, str]]:
             statistics = calibrate.observe(
                 stepped.model, self.calibration, method, self.progress, len(self.calibration)
             )
-            found = calibrate.ranges_of(statistics, method)
+            data = self.calibration, len(self.calibration)
+            found, methods = choose.drawn(stepped, statistics, method, data, self.progress)
             kept = steps.across_steps(found, stepped.shared)
-            return [found, kept | memory.limits(graph, self.calibration, kept)]
+            return found, kept | memory.limits(graph, self.calibration, kept), methods
 
         with self.stage("calibrate"):
             depends_on = [self.sha256(graph), self.calibration.sha256, config.range, config.percentile]
-            stored = self.remembered("ranges", depends_on, observed)
+            *stored, methods = self.remembered("ranges", depends_on, observed)
         found, kept = ({name: (low, high) for name, (low, high) in part.items()} for part in stored)
-        return found, kept
+        return found, kept, methods
 
     @property
     def rounding(self) -> Rounding | None:
@@ -325,7 +333,7 @@ class Work:
             compression=tuple(self.compression),
             rungs=tuple(self.rungs),
             stages=self.stages_of(built.target),
-            **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
+            **facts | _of_artifact(facts, built),
         )
         return replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
 
@@ -341,6 +349,15 @@ class Work:
         write(folder / "report.html", html.render(report))
         write(folder / "report.json", report_json.render(report))
         return report
+
+
+def _of_artifact(facts: Mapping[str, Any], built: Built) -> dict[str, Any]:
+    """What all reports say alike, and yet is one artifact's: the size in float, and how its ranges were drawn."""
+    calibration = facts["calibration"]
+    return {
+        "model": replace(facts["model"], float_bytes=built.float_bytes),
+        "calibration": replace(calibration, methods=built.methods) if calibration else None,
+    }
 
 
 def _integer_outputs(built: Built) -> bool:

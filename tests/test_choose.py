@@ -84,7 +84,7 @@ def test_tensors_of_one_scale_have_one_method() -> None:
 @pytest.mark.parametrize(("op_type", "gates"), [("GRU", 3), ("LSTM", 4)])
 def test_all_steps_of_a_recurrent_layer_have_one_method(op_type: str, gates: int) -> None:
     g = Builder()
-    x = g.input(5, 1, 6)
+    x = g.input(3, 1, 6)
     hidden = g.nodes(op_type, 2, x, g.weights(1, gates * 4, 6), g.weights(1, gates * 4, 4), hidden_size=4)[0]
     model = prepare(g.model(hidden))
     form = steps.shaped(model, lambda _: "unrolled")

@@ -139,24 +139,25 @@ def _squared_error(s: Statistics, low: Array, high: Array) -> Array:
 
 
 def _divergence(s: Statistics, low: Array, high: Array) -> Array:
-    return np.asarray([_divergence_of(s, float(a), float(b)) for a, b in zip(low, high, strict=True)])
-
-
-def _divergence_of(s: Statistics, low: float, high: float) -> float:
-    """KL(P || Q): P is the histogram with what lies outside moved to its edges, Q what 256 levels keep of it."""
     centres, counts = s.centres, s.bins.astype(np.float64)
     counts[BINS // 2] = max(counts[BINS // 2] - s.zeros, 0)
-    inside = np.flatnonzero((centres >= low) & (centres <= high))
-    if inside.size < 2:
+    first, last = np.searchsorted(centres, low), np.searchsorted(centres, high, side="right")
+    return np.asarray([_divergence_of(counts, int(a), int(b)) for a, b in zip(first, last, strict=True)])
+
+
+def _divergence_of(counts: Array, first: int, last: int) -> float:
+    """KL(P || Q): P is the histogram with what lies outside moved to its edges, Q what 256 levels keep of it."""
+    size = last - first
+    if size < 2:
         return math.inf
-    kept = counts[inside]
-    level = np.minimum((np.arange(inside.size) * LEVELS) // inside.size, LEVELS - 1)
+    kept = counts[first:last]
+    level = np.minimum((np.arange(size) * LEVELS) // size, LEVELS - 1)
     filled = kept > 0
     mass, members = np.bincount(level, kept, LEVELS), np.bincount(level, filled, LEVELS)
     q = np.where(filled, mass[level] / np.maximum(members[level], 1), 0)
     p = kept.copy()
-    p[0] += counts[: inside[0]].sum()
-    p[-1] += counts[inside[-1] + 1 :].sum()
+    p[0] += counts[:first].sum()
+    p[-1] += counts[last:].sum()
     if not p.sum() or not q.sum():
         return math.inf
     p, q = p / p.sum(), np.maximum(q / q.sum(), 1e-12)

@@ -39,6 +39,12 @@ DEFAULT = (
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     **{f"range = {name}": {"range": name} for name in ("mse", "minmax", "moving-average", "percentile", "entropy")},
     "range = auto": {"range": "auto"},
+    "weight_range = mse": {"weight_range": "mse"},
+    "nearest": {"rounding": "nearest"},
+    "nearest, weight_range = mse": {"rounding": "nearest", "weight_range": "mse"},
+    "per_channel = false": {"per_channel": False},
+    "per_channel = false, weight_range = mse": {"per_channel": False, "weight_range": "mse"},
+    "equalize = false": {"equalize": False},
 }
 IMAGES = 1000
 

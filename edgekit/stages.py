@@ -132,6 +132,8 @@ class Work:
         if basis.lifted.plan is not None:
             return form, basis.lifted.plan
         rules = emit.rules_of(target, form.nodes(config.float_nodes), basis.lifted.given)
+        given = self.project.calibration
+        rules = replace(rules, weight_range=given.weight_range, per_channel=given.per_channel)
         rules = replace(rules, bounds=basis.lifted.bounds)
         return form, plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
 

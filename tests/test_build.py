@@ -211,6 +211,8 @@ def test_a_killed_build_can_be_run_again(project: Project, out: Path, task: str)
         ({"range": "minmax"}, {"calibrate"}),  # rounding looks at the float graph's inputs, whatever their ranges
         ({"range": "percentile"}, {"calibrate"}),
         ({"rounding": "nearest"}, set()),
+        ({"weight_range": "mse"}, {"round weights"}),
+        ({"per_channel": False}, {"round weights"}),
     ],
 )
 def test_what_depends_on_a_setting_is_done_anew(

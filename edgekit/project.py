@@ -51,6 +51,7 @@ class CalibrationConfig:
     ``rounding``: weights to the nearest integer, or with regard to what they multiply (``quant.reconstruct``).
     ``equalize``: channels are scaled so that all use their tensor's integers (``quant.equalize``).
 
+    ``absorb``: constants pass from biases to those behind, where ranges get narrower (``quant.absorb``).
     ``weight_range``: how far the integers of a weight reach (``quant.weight_range``); ``per_channel``: a scale for each
     of its output channels, or one.
 
@@ -68,6 +69,7 @@ class CalibrationConfig:
     percentile: float = 99.99
     rounding: str = "reconstruct"
     equalize: bool = True
+    absorb: bool = False
     weight_range: str = "minmax"
     per_channel: bool = True
     method: str = "given"
@@ -209,6 +211,7 @@ def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputCo
         "percentile": table.number("percentile", least=50.0, most=100.0),
         "rounding": table.choice("rounding", ROUNDINGS),
         "equalize": table.flag("equalize"),
+        "absorb": table.flag("absorb"),
         "weight_range": table.choice("weight_range", WEIGHT_RANGES),
         "per_channel": table.flag("per_channel"),
         "method": table.choice("method", CALIBRATIONS),

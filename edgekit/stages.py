@@ -9,6 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +30,7 @@ from edgekit.output import CACHE, Cache, write
 from edgekit.passes import steps
 from edgekit.progress import Progress
 from edgekit.project import METRICS, Project, QuantizationConfig
-from edgekit.quant import calibrate, choose, equalize, memory, reconstruct
+from edgekit.quant import absorb, calibrate, choose, equalize, memory, reconstruct
 from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.mixed import crushed
 from edgekit.quant.plan import QuantPlan
@@ -53,6 +54,13 @@ from edgekit.samples import Samples, open_calibration, open_evaluation
 from edgekit.target import Target
 from edgekit.transports.connection import bench_on
 
+SAID = ("rounding", "equalize", "absorb")  # what an artifact says of its calibration, beside data and ranges
+BALANCING: tuple[
+    tuple[str, str, Any, Any], ...
+] = (  # what [calibration] asks for, what is found for it, and how it is done
+    ("absorb", "offsets", absorb.offsets, absorb.absorbed),
+    ("equalize", "factors", equalize.factors, equalize.scaled),
+)
 Rounding = Callable[[ir.Model, QuantPlan, Samples, Progress, int], Mapping[str, Array]]
 
 
@@ -118,7 +126,7 @@ class Work:
         return any(map(needs_calibration, self.precisions.values()))
 
     def basis(self, lifted: Lifted) -> Basis:
-        """Equalize and calibrate, where a precision is drawn from ranges."""
+        """Absorb, equalize and calibrate, where a precision is drawn from ranges."""
         if not self.wants_ranges or lifted.plan is not None:
             return Basis(lifted, lifted.graph, {}, {})
         equal = lifted.graph if lifted.settled else self.equalized(lifted.graph)
@@ -167,17 +175,13 @@ class Work:
         )
 
     def equalized(self, graph: ir.Model) -> ir.Model:
-        """The graph with its channels scaled, unless that is left out: the same function."""
-        if not self.project.calibration.equalize:
-            return graph
-
-        def found() -> list[int]:
-            return equalize.factors(graph, self.calibration, self.progress, len(self.calibration))
-
-        with self.stage("equalize"):
-            return equalize.scaled(
-                graph, self.remembered("factors", [self.sha256(graph), self.calibration.sha256], found)
-            )
+        """The graph with its biases absorbed and its channels scaled, where that is asked for: the same function."""
+        for key, name, find, apply in BALANCING:
+            if getattr(self.project.calibration, key):
+                make = partial(find, graph, self.calibration, self.progress, len(self.calibration))
+                with self.stage(key):
+                    graph = apply(graph, self.remembered(name, [self.sha256(graph), self.calibration.sha256], make))
+        return graph
 
     def ranges(self, graph: ir.Model) -> tuple[dict[str, Range], dict[str, Range], dict[str, str]]:
         """The range of each activation, those that hold in all steps of recurrent layers, and the methods chosen."""
@@ -238,7 +242,7 @@ class Work:
         calibration = {"sha256": samples.sha256, "samples": len(samples), "range": config.range}
         facts = {
             "source": self.project.model.source,
-            "calibration": calibration | {"rounding": config.rounding, "equalize": config.equalize},
+            "calibration": calibration | {key: getattr(config, key) for key in SAID},
             "precision": precision,
         }
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)

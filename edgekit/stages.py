@@ -35,7 +35,7 @@ from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.mixed import crushed
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
-from edgekit.quant.ranges import Method, Range
+from edgekit.quant.ranges import METHODS, Method, Range
 from edgekit.reference import serialize
 from edgekit.report import html
 from edgekit.report import json as report_json
@@ -199,7 +199,7 @@ class Work:
             return found, kept | memory.limits(graph, self.calibration, kept), methods
 
         with self.stage("calibrate"):
-            depends_on = [self.sha256(graph), self.calibration.sha256, config.range, config.percentile]
+            depends_on = [self.sha256(graph), self.calibration.sha256, config.range, config.percentile, [*METHODS]]
             *stored, methods = self.remembered("ranges", depends_on, observed)
         found, kept = ({name: (low, high) for name, (low, high) in part.items()} for part in stored)
         return found, kept, methods

@@ -69,6 +69,12 @@ def test_where_methods_do_as_well_mse_stays() -> None:
     assert methods["x"] == "mse" and found["x"] == drawn(form, even, "mse")[0]["x"]
 
 
+def test_where_nothing_can_be_lost_mse_stays() -> None:
+    g = Builder()
+    form = Shaped(prepare(g.model(g.node("ArgMax", g.input(1, 4, 6, 6), axis=1))))
+    assert drawn(form, with_outliers(1, 4, 6, 6))[1] == {"x": "mse"}
+
+
 def test_tensors_of_one_scale_have_one_method() -> None:
     g = Builder()
     x = g.input(1, 4, 6, 6)

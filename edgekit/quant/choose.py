@@ -65,7 +65,7 @@ def choose(form: Shaped, plans: Mapping[str, QuantPlan], data: Data, progress: P
         judge.add(key, {method: {name: plan[name] for name in names} for method, plan in plans.items()})
     samples, total = data
     stride = -(-total // SAMPLES)
-    costs = judge.costs(islice(samples, 0, None, stride), progress, -(-total // stride)) if groups else {}
+    costs = judge.costs(islice(samples, 0, None, stride), progress, -(-total // stride))
     return {name: _cheapest(costs.get(key, {})) for key, names in groups.items() for name in names}
 
 
@@ -123,6 +123,8 @@ class _Judge:
 
     def costs(self, samples: Iterable[Sample], progress: Progress, total: int) -> dict[str, dict[str, float]]:
         """By group and method, the sum over its readers of what they lose, of how much they vary."""
+        if not self._losses:
+            return {}
         sums: dict[str, float] = {}
         reference, count = Reference(self._model), 0
         with progress.task("choose ranges", total) as step:

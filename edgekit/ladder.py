@@ -30,10 +30,10 @@ from edgekit.report.model import Rung
 from edgekit.stages import Work
 
 NEAREST: Mapping[str, Any] = {"rounding": "nearest", "equalize": False}
-EQUAL: Mapping[str, Any] = {"range": "auto", "equalize": True}
+EQUAL: Mapping[str, Any] = {"range": "mse", "equalize": True}
 WAYS: Mapping[str, Mapping[str, Any]] = {  # what a rung changes of [calibration]
     "plain": {**NEAREST, "range": "minmax"},
-    "ranges": {**NEAREST, "range": "auto"},
+    "ranges": {**NEAREST, "range": "mse"},
     "equalize and correct": {**EQUAL, "rounding": "reconstruct"},
     "adaround": {**EQUAL, "rounding": "adaround"},
 }

@@ -54,7 +54,6 @@ from edgekit.samples import Samples, open_calibration, open_evaluation
 from edgekit.target import Target
 from edgekit.transports.connection import bench_on
 
-SAID = ("rounding", "equalize", "absorb")  # what an artifact says of its calibration, beside data and ranges
 BALANCING: tuple[
     tuple[str, str, Any, Any], ...
 ] = (  # what [calibration] asks for, what is found for it, and how it is done
@@ -240,9 +239,10 @@ class Work:
         """What every artifact says of itself."""
         config, samples = self.project.calibration, self.calibration
         calibration = {"sha256": samples.sha256, "samples": len(samples), "range": config.range}
+        moved = {"absorb": True} if config.absorb else {}
         facts = {
             "source": self.project.model.source,
-            "calibration": calibration | {key: getattr(config, key) for key in SAID},
+            "calibration": calibration | {"rounding": config.rounding, "equalize": config.equalize, **moved},
             "precision": precision,
         }
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)

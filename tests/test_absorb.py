@@ -104,6 +104,11 @@ def without_bias(g: Builder) -> str:
     return g.node("Conv", conv(g, g.input(1, 3, 6, 6), 8, HEIGHTS), g.weights(4, 8, 1, 1))
 
 
+def other_axis(g: Builder) -> str:
+    x = g.node("Conv", g.input(1, 3, 8), g.weights(8, 3, 1), g.const(HEIGHTS.astype(np.float32)))
+    return g.node("Add", g.node("MatMul", x, g.weights(8, 4)), g.uniform(-1, 1, 4))
+
+
 def level(g: Builder) -> str:
     return conv(g, conv(g, g.input(1, 3, 6, 6), 8), 4)
 
@@ -117,6 +122,7 @@ LEFT_ALONE = [
     read_by_a_sum,
     an_output,
     without_bias,
+    other_axis,
     level,
 ]
 

@@ -61,9 +61,9 @@ def sites(graph: ir.Graph) -> list[Site]:
         out = unit.outputs[0]
         if weights_of(unit.node) is None or _bias(unit) is None or unit.bounds[0] not in (0.0, -math.inf):
             continue
-        uses = list(out.uses())
+        uses, axis = list(out.uses()), channel_axis(unit.node)
         readers = [by_node[use.node] for use in uses if use.node in by_node and use.idx == 0]
-        if uses and len(readers) == len(uses) and not out.is_graph_output() and all(map(_takes, readers)):
+        if uses and len(readers) == len(uses) and not out.is_graph_output() and all(_takes(r, axis) for r in readers):
             found.append(Site(unit, tuple(readers)))
     return found
 
@@ -74,10 +74,13 @@ def _bias(unit: Unit) -> Array | None:
     return constant(value) if value is not None and len(value.uses()) == 1 else None
 
 
-def _takes(unit: Unit) -> bool:
+def _takes(unit: Unit, axis: int) -> bool:
+    """Whether a unit can take in constants of the channels along an axis of what it reads."""
+    if unit.node.op_type not in READERS or weights_of(unit.node) is None or _bias(unit) is None:
+        return False
     attrs = attributes(unit.node)
     pads = any(attrs.get("pads") or ()) or attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    return unit.node.op_type in READERS and not pads and weights_of(unit.node) is not None and _bias(unit) is not None
+    return channel_axis(unit.node) == axis and not pads
 
 
 def offsets(model: ir.Model, samples: Iterable[Sample], progress: Progress, total: int) -> dict[str, list[float]]:

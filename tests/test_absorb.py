@@ -187,7 +187,7 @@ def test_a_build_does_it_where_asked_and_verify_knows(tmp_path: Path) -> None:
         )
         (tmp_path / "metric.py").write_text("def none(predictions):\n    return float(len(list(predictions)))\n")
         project = load_project(tmp_path / "edgekit.toml")
-        for report in build(project, targets, tmp_path / absorb):
+        for report in build(project, targets if absorb == "true" else targets[:1], tmp_path / absorb):
             assert ("absorb" in {stage.name for stage in report.stages}) == (absorb == "true")
             again = recheck(Path(report.artifact.path), project, SILENT).fidelity
             assert report.fidelity is not None and again.outputs == pytest.approx(report.fidelity.outputs, abs=0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +28,14 @@ class Basis:
     """What every target's artifact is made from.
 
     ``equal`` is the graph with its channels equalized, to which the ranges belong; ``kept`` are the ranges that hold in
-    all steps of recurrent layers.
+    all steps of recurrent layers, ``methods`` how each range was drawn where that was chosen by tensor.
     """
 
     lifted: Lifted
     equal: ir.Model
     ranges: Mapping[str, Range]
     kept: Mapping[str, Range]
+    methods: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Built:
     artifact: Artifact
     path: Path
     packed: Mapping[str, int]
+    methods: Mapping[str, str]
     fidelity: Fidelity | None = None
     evaluation: Evaluation | None = None
     latency: Measurement | None = None

@@ -49,7 +49,9 @@ def cli() -> None:
 @click.option("--calibration", "calibration__data", metavar="DATA", help=".npz, .npy, a folder, or module:iterable.")
 @click.option("--recipe", "calibration__recipe", metavar="NAME", help="A calibration recipe.")
 @click.option("--samples", "calibration__samples", type=int, metavar="N", help="How many samples calibrate.")
-@click.option("--range", "calibration__range", metavar="METHOD", help="minmax, percentile, entropy or mse.")
+@click.option(
+    "--range", "calibration__range", metavar="METHOD", help="minmax, moving-average, percentile, entropy, mse or auto."
+)
 @click.option(
     "--rounding", "calibration__rounding", metavar="METHOD", help="Of weights: reconstruct, nearest or adaround."
 )

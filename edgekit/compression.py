@@ -136,7 +136,8 @@ class _Compiler:
     def _applied(self, graph: ir.Model, ready: _Ready) -> tuple[ir.Model, dict[str, Any], QuantPlan | None]:
         work, step = self._work, ready.step
         context = replace(ready.context, rules=self._rules(graph))
-        rules = [context.rules.per_channel_fully_connected, *sorted(context.rules.float_nodes)]
+        asked = context.rules
+        rules = [asked.per_channel_fully_connected, asked.per_channel, asked.weight_range, *sorted(asked.float_nodes)]
         depends_on = [work.sha256(graph), work.sha256(self._source), rules, ready.depends_on]
         checkpoint = work.out / CACHE / f"training-{work.sha256(repr(depends_on).encode())[:32]}.pt"
 
@@ -155,13 +156,15 @@ class _Compiler:
 
     def _rules(self, graph: ir.Model) -> Rules:
         """What a plan must be like for every target."""
-        prepared, rules = prepare(graph), Rules()
+        given, prepared = self._work.project.calibration, prepare(graph)
+        rules = Rules(weight_range=given.weight_range, per_channel=given.per_channel)
         for target, precision in self._work.precisions.items():
             form = emit.form(prepared, target, precision, self._work.config.recurrent)
             asked = emit.rules_of(target, form.nodes(self._work.config.float_nodes))
-            rules = Rules(
-                rules.per_channel_fully_connected and asked.per_channel_fully_connected,
-                rules.float_nodes | asked.float_nodes,
+            rules = replace(
+                rules,
+                per_channel_fully_connected=rules.per_channel_fully_connected and asked.per_channel_fully_connected,
+                float_nodes=rules.float_nodes | asked.float_nodes,
             )
         return rules
 

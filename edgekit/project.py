@@ -21,6 +21,7 @@ from edgekit.toml_table import Table, near_misses, read_toml
 
 METRICS = ("top1", "top5")
 CALIBRATIONS = ("given", "auto")
+WEIGHT_RANGES = ("minmax", "mse")
 ROUNDINGS = ("reconstruct", "nearest", "adaround")
 PATH_KEYS = ("model.source", "model.weights", "calibration.data", "evaluation.data")
 
@@ -50,6 +51,10 @@ class CalibrationConfig:
     ``rounding``: weights to the nearest integer, or with regard to what they multiply (``quant.reconstruct``).
     ``equalize``: channels are scaled so that all use their tensor's integers (``quant.equalize``).
 
+    ``absorb``: constants pass from biases to those behind, where ranges get narrower (``quant.absorb``).
+    ``weight_range``: how far the integers of a weight reach (``quant.weight_range``); ``per_channel``: a scale for each
+    of its output channels, or one.
+
     ``method``: as these keys say, or ``auto``: the first rung of a ladder whose artifacts pass the accuracy gates;
     ``training`` is labelled data for its last rung, quantization-aware training.
 
@@ -64,6 +69,9 @@ class CalibrationConfig:
     percentile: float = 99.99
     rounding: str = "reconstruct"
     equalize: bool = True
+    absorb: bool = False
+    weight_range: str = "minmax"
+    per_channel: bool = True
     method: str = "given"
     training: str | None = None
 
@@ -203,6 +211,9 @@ def _calibration(table: Table, folder: Path) -> tuple[CalibrationConfig, InputCo
         "percentile": table.number("percentile", least=50.0, most=100.0),
         "rounding": table.choice("rounding", ROUNDINGS),
         "equalize": table.flag("equalize"),
+        "absorb": table.flag("absorb"),
+        "weight_range": table.choice("weight_range", WEIGHT_RANGES),
+        "per_channel": table.flag("per_channel"),
         "method": table.choice("method", CALIBRATIONS),
         "training": table.text("training"),
     }

@@ -10,7 +10,7 @@ from edgekit.inputs import InputConfig, read_input
 from edgekit.resources import listing, roots
 from edgekit.toml_table import Table, near_misses, read_toml
 
-RANGES = ("minmax", "percentile", "entropy", "mse")
+RANGES = ("minmax", "moving-average", "percentile", "entropy", "mse", "auto")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ source = {source}
 # .npz or .npy, a folder of images, or module:iterable; they must look like real inputs
 data = {calibration}
 samples = 256                             # a few hundred are enough
-range = "mse"                             # or "minmax", "percentile", "entropy"
+range = "mse"                             # or "minmax", "moving-average", "percentile", "entropy", "auto"
 equalize = true                           # channels are scaled so that all use their tensor's integers
 rounding = "reconstruct"                  # weights by what they multiply; or "nearest", which is done at once
 # method = "auto"                         # or: the cheapest of these with which the accuracy gates hold

@@ -9,6 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,12 +31,12 @@ from edgekit.passes import steps
 from edgekit.profile import profile
 from edgekit.progress import Progress
 from edgekit.project import METRICS, Project, QuantizationConfig
-from edgekit.quant import calibrate, equalize, memory, reconstruct
+from edgekit.quant import absorb, calibrate, choose, equalize, memory, reconstruct
 from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.mixed import crushed
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
-from edgekit.quant.ranges import Method, Range
+from edgekit.quant.ranges import METHODS, Method, Range
 from edgekit.reference import serialize
 from edgekit.report import html
 from edgekit.report import json as report_json
@@ -54,6 +55,12 @@ from edgekit.samples import Samples, open_calibration, open_evaluation
 from edgekit.target import Target
 from edgekit.transports.connection import bench_on
 
+BALANCING: tuple[
+    tuple[str, str, Any, Any], ...
+] = (  # what [calibration] asks for, what is found for it, and how it is done
+    ("absorb", "offsets", absorb.offsets, absorb.absorbed),
+    ("equalize", "factors", equalize.factors, equalize.scaled),
+)
 Rounding = Callable[[ir.Model, QuantPlan, Samples, Progress, int], Mapping[str, Array]]
 
 
@@ -119,7 +126,7 @@ class Work:
         return any(map(needs_calibration, self.precisions.values()))
 
     def basis(self, lifted: Lifted) -> Basis:
-        """Equalize and calibrate, where a precision is drawn from ranges."""
+        """Absorb, equalize and calibrate, where a precision is drawn from ranges."""
         if not self.wants_ranges or lifted.plan is not None:
             return Basis(lifted, lifted.graph, {}, {})
         equal = lifted.graph if lifted.settled else self.equalized(lifted.graph)
@@ -133,6 +140,8 @@ class Work:
         if basis.lifted.plan is not None:
             return form, basis.lifted.plan
         rules = emit.rules_of(target, form.nodes(config.float_nodes), basis.lifted.given)
+        given = self.project.calibration
+        rules = replace(rules, weight_range=given.weight_range, per_channel=given.per_channel)
         rules = replace(rules, bounds=basis.lifted.bounds)
         return form, plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
 
@@ -155,41 +164,45 @@ class Work:
             artifact = emit.emit(rounded, plan, target, self.description(precision))
         path = self.out / target.name / target.artifact_name
         return Built(
-            target, basis.lifted, form.model, plan, artifact, path, coded.artifact_bytes(artifact.data, rounded, plan)
+            target,
+            basis.lifted,
+            form.model,
+            plan,
+            artifact,
+            path,
+            coded.artifact_bytes(artifact.data, rounded, plan),
+            {name: method for name, method in basis.methods.items() if name in plan},
         )
 
     def equalized(self, graph: ir.Model) -> ir.Model:
-        """The graph with its channels scaled, unless that is left out: the same function."""
-        if not self.project.calibration.equalize:
-            return graph
+        """The graph with its biases absorbed and its channels scaled, where that is asked for: the same function."""
+        for key, name, find, apply in BALANCING:
+            if getattr(self.project.calibration, key):
+                make = partial(find, graph, self.calibration, self.progress, len(self.calibration))
+                with self.stage(key):
+                    graph = apply(graph, self.remembered(name, [self.sha256(graph), self.calibration.sha256], make))
+        return graph
 
-        def found() -> list[int]:
-            return equalize.factors(graph, self.calibration, self.progress, len(self.calibration))
-
-        with self.stage("equalize"):
-            return equalize.scaled(
-                graph, self.remembered("factors", [self.sha256(graph), self.calibration.sha256], found)
-            )
-
-    def ranges(self, graph: ir.Model) -> tuple[dict[str, Range], dict[str, Range]]:
-        """The range of each activation, and the ranges that hold in all steps of recurrent layers."""
+    def ranges(self, graph: ir.Model) -> tuple[dict[str, Range], dict[str, Range], dict[str, str]]:
+        """The range of each activation, those that hold in all steps of recurrent layers, and the methods chosen."""
         config = self.project.calibration
         method = Method(config.range, config.percentile)
         stepped = steps.shaped(graph, lambda _: "unrolled")
 
-        def observed() -> list[dict[str, Range]]:
+        def observed() -> tuple[dict[str, Range], dict[str, Range], dict[str, str]]:
             statistics = calibrate.observe(
                 stepped.model, self.calibration, method, self.progress, len(self.calibration)
             )
-            found = calibrate.ranges_of(statistics, method)
+            data = self.calibration, len(self.calibration)
+            found, methods = choose.drawn(stepped, statistics, method, data, self.progress)
             kept = steps.across_steps(found, stepped.shared)
-            return [found, kept | memory.limits(graph, self.calibration, kept)]
+            return found, kept | memory.limits(graph, self.calibration, kept), methods
 
         with self.stage("calibrate"):
-            depends_on = [self.sha256(graph), self.calibration.sha256, config.range, config.percentile]
-            stored = self.remembered("ranges", depends_on, observed)
+            depends_on = [self.sha256(graph), self.calibration.sha256, config.range, config.percentile, [*METHODS]]
+            *stored, methods = self.remembered("ranges", depends_on, observed)
         found, kept = ({name: (low, high) for name, (low, high) in part.items()} for part in stored)
-        return found, kept
+        return found, kept, methods
 
     @property
     def rounding(self) -> Rounding | None:
@@ -227,9 +240,10 @@ class Work:
         """What every artifact says of itself."""
         config, samples = self.project.calibration, self.calibration
         calibration = {"sha256": samples.sha256, "samples": len(samples), "range": config.range}
+        moved = {"absorb": True} if config.absorb else {}
         facts = {
             "source": self.project.model.source,
-            "calibration": calibration | {"rounding": config.rounding, "equalize": config.equalize},
+            "calibration": calibration | {"rounding": config.rounding, "equalize": config.equalize, **moved},
             "precision": precision,
         }
         return emit.Description(samples.preprocessing, self.project.evaluation.labels or samples.labels, facts)
@@ -336,7 +350,7 @@ class Work:
             compression=tuple(self.compression),
             rungs=tuple(self.rungs),
             stages=self.stages_of(built.target),
-            **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
+            **facts | _of_artifact(facts, built),
         )
         return replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
 
@@ -352,6 +366,15 @@ class Work:
         write(folder / "report.html", html.render(report, reports))
         write(folder / "report.json", report_json.render(report))
         return report
+
+
+def _of_artifact(facts: Mapping[str, Any], built: Built) -> dict[str, Any]:
+    """What all reports say alike, and yet is one artifact's: the size in float, and how its ranges were drawn."""
+    calibration = facts["calibration"]
+    return {
+        "model": replace(facts["model"], float_bytes=built.float_bytes),
+        "calibration": replace(calibration, methods=built.methods) if calibration else None,
+    }
 
 
 def _integer_outputs(built: Built) -> bool:

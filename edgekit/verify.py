@@ -7,7 +7,7 @@ Samples pass one at a time; what is kept are sums. The signal of an output is ta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from edgekit.layout import decide, identity
 from edgekit.named import ForeignCode, load_named
 from edgekit.progress import Progress
 from edgekit.quant import numerics
+from edgekit.quant.absorb import sites
 from edgekit.quant.equalize import Channels
 from edgekit.quant.from_qdq import lift
 from edgekit.quant.masks import SURE, masked
@@ -143,16 +144,28 @@ class Noise:
 
 @dataclass
 class _Scaled(Noise):
-    """Sums for a tensor whose channels were equalized: each is compared up to a factor. ``axes`` lie within one."""
+    """Sums for a tensor whose channels were equalized: each is compared up to a factor. ``axes`` lie within one.
+
+    With ``moved`` it is compared up to a constant too, as the bias of its layer was absorbed by the next.
+    """
 
     axes: tuple[int, ...] = ()
+    moved: bool = False
     products: Array = field(default_factory=lambda: np.zeros(3))
+    sums: Array = field(default_factory=lambda: np.zeros(2))
+    each: int = 0
 
     def add(self, reference: Array, found: Array, keep_mean: bool = False) -> None:
         wanted, got = reference.astype(np.float64), found.astype(np.float64)
         pairs = ((wanted, wanted), (wanted, got), (got, got))
         self.products = self.products + np.stack([(a * b).sum(self.axes) for a, b in pairs], -1)
-        power, common, found_power = np.moveaxis(self.products, -1, 0)
+        products = self.products
+        if self.moved:
+            self.sums = self.sums + np.stack([wanted.sum(self.axes), got.sum(self.axes)], -1)
+            self.each += int(np.prod([wanted.shape[axis] for axis in self.axes]))
+            a, b = np.moveaxis(self.sums, -1, 0)
+            products = products - np.stack([a * a, a * b, b * b], -1) / self.each
+        power, common, found_power = np.moveaxis(products, -1, 0)
         self.signal = float(power.sum())
         self.noise = float((power - common**2 / np.where(found_power > 0, found_power, 1.0)).sum())
         self.count += 1
@@ -164,14 +177,15 @@ def fidelity(
     samples: Iterable[Sample],
     progress: Progress,
     limit: int = FIDELITY_SAMPLES,
-    equalized: bool = False,
+    balanced: Collection[str] = (),
 ) -> Fidelity:
     """Signal-to-noise of every output and of every inner tensor that the artifact still has.
 
-    ``equalized`` says that the artifact's channels have factors which ``prepared`` has not. Raises DataError when there
-    are no samples. Of what NonMaxSuppression selects there is no signal-to-noise.
+    ``balanced`` says what was done to the artifact's channels and not to those of ``prepared``: ``equalize`` gave them
+    factors, ``absorb`` took constants from them. Raises DataError when there are no samples. Of what NonMaxSuppression
+    selects there is no signal-to-noise.
     """
-    channels = _channels(prepared.graph) if equalized else {}
+    changed = _changed(prepared.graph, balanced)
     unsized = {value.name for value in prepared.graph.outputs if selects(value.producer())}
     reference, candidate = FloatModel(prepared, inner=True), ArtifactModel(data, prepared)
     outputs: dict[str, Noise] = {}
@@ -189,7 +203,7 @@ def fidelity(
                 if known is not None and known.shape == value.shape:
                     if name in hiding:
                         known, value = known[known > SURE], value[known > SURE]
-                    sums = inner.setdefault(name, _Scaled(axes=channels[name]) if name in channels else Noise())
+                    sums = inner.setdefault(name, changed.get(name) or Noise())
                     sums.add(known, value)
                     sums.limits(value, candidate.file.quant.get(name))
             count += 1
@@ -203,6 +217,13 @@ def fidelity(
         if str(v.name) in inner
     )
     return Fidelity(count, {name: noise.snr_db for name, noise in outputs.items()}, table)
+
+
+def _changed(graph: ir.Graph, balanced: Collection[str]) -> dict[str, _Scaled]:
+    """Sums for the tensors whose channels may differ."""
+    scaled = {name: _Scaled(axes=axes) for name, axes in _channels(graph).items()} if "equalize" in balanced else {}
+    moved = {site.name: _Scaled(axes=site.axes, moved=True) for site in sites(graph)} if "absorb" in balanced else {}
+    return scaled | moved
 
 
 def _channels(graph: ir.Graph) -> dict[str, tuple[int, ...]]:
@@ -348,8 +369,10 @@ def verify_artifact(
     from edgekit.runtimes import read
 
     data, prepared = read(artifact), lift(model).graph
-    equalized = bool(read_artifact(data).metadata.get("calibration", {}).get("equalize"))
-    found = fidelity(prepared, data, samples, progress, equalized=equalized)
+    said = read_artifact(data).metadata.get("calibration", {})
+    found = fidelity(
+        prepared, data, samples, progress, balanced=[key for key in ("equalize", "absorb") if said.get(key)]
+    )
     if metric is None:
         return found, None
     name, function = metric

@@ -26,7 +26,9 @@ from edgekit.errors import ConfigError, DeviceError, UnsupportedError
 from edgekit.progress import SilentProgress
 from edgekit.project import Project, load_project
 from edgekit.quant.plan import QuantPlan
+from edgekit.quant.ranges import METHODS
 from edgekit.report import json as report_json
+from edgekit.report import view
 from edgekit.report.model import Report
 
 TARGETS = ("linux-x86_64-litert", "linux-x86_64-onnxruntime")
@@ -236,6 +238,8 @@ def test_a_killed_build_can_be_run_again(project: Project, out: Path, task: str)
         ({"range": "minmax"}, {"calibrate"}),  # rounding looks at the float graph's inputs, whatever their ranges
         ({"range": "percentile"}, {"calibrate"}),
         ({"rounding": "nearest"}, set()),
+        ({"weight_range": "mse"}, {"round weights"}),
+        ({"per_channel": False}, {"round weights"}),
     ],
 )
 def test_what_depends_on_a_setting_is_done_anew(
@@ -248,6 +252,23 @@ def test_what_depends_on_a_setting_is_done_anew(
     build(changed, TARGETS[:1], other, tasks)
     assert {"calibrate", "round weights"} & set(tasks.names) == tasks_again
     assert kept(other)[f"{TARGETS[0]}/model.tflite"] != (out / TARGETS[0] / "model.tflite").read_bytes()
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_ranges_that_are_chosen_by_tensor_are_said_and_remembered(project: Project, tmp_path: Path) -> None:
+    chosen, tasks = replace(project, calibration=replace(project.calibration, range="auto")), Tasks()
+    reports = build(chosen, TARGETS, tmp_path / "build", tasks)
+    assert tasks.names.count("choose ranges") == 1
+    plan = QuantPlan.from_json(json.loads((tmp_path / "build" / TARGETS[0] / "plan.json").read_text()))
+    for report in reports:
+        assert report.calibration is not None and report.calibration.range == "auto"
+        methods = report.calibration.methods
+        assert methods and set(methods) <= set(plan) and set(methods.values()) <= set(METHODS)
+        (said,) = [line for label, line in view.lines(report) if label == "calibration"]
+        assert said.startswith("12 samples of calib.npz, auto ranges (") and f"{len(methods)} " in said
+    again = Tasks()
+    assert build(chosen, TARGETS, tmp_path / "build", again)[0].calibration == reports[0].calibration
+    assert "choose ranges" not in again.names
 
 
 @pytest.mark.usefixtures("unmeasured")

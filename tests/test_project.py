@@ -132,8 +132,13 @@ def test_the_scaffold_is_a_valid_project(tmp_path: Path) -> None:
         ("[model.inputs.x]\nresize = [1, 2, 3]", r"resize: .* a whole number, \[height, width\] or 'input' is needed"),
         ("[model.inputs.x]\ncrop = -3", "crop: -3 was given, a whole number of at least 1"),
         ('[model.inputs.x]\nchannels = "rgb"', "channels: 'rgb' is not one of RGB, BGR, GRAY"),
-        ('[calibration]\nrange = "mae"', r"calibration.range: 'mae' is not one of minmax, percentile, entropy, mse"),
+        (
+            '[calibration]\nrange = "mae"',
+            r"calibration.range: 'mae' is not one of minmax, moving-average, percentile, entropy",
+        ),
         ("[calibration]\nsamples = 0", "calibration.samples: 0 was given, a whole number of at least 1 is needed"),
+        ('[calibration]\nweight_range = "max"', r"calibration.weight_range: 'max' is not one of minmax, mse"),
+        ("[calibration]\nper_channel = 1", "calibration.per_channel: 1 was given, true or false is needed"),
         ('[calibration]\nrounding = "up"', "calibration.rounding: 'up' is not one of reconstruct, nearest"),
         ("[calibration]\npercentile = 101", "calibration.percentile: 101 was given, a number from 50 to 100"),
         (

@@ -48,7 +48,7 @@ class QuantizeAware:
     """
 
     scales: Literal["learned", "moving"] = "learned"
-    range: Literal["minmax", "percentile", "entropy", "mse"] = "mse"
+    range: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = "mse"
     keep_zeros: bool = True
     keep_clusters: bool = True
     distil: float = 0.0

@@ -128,7 +128,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "dead range",
         tuple((ALONE, Limit(name, most=32)) for name in ("levels", "sample_levels", "bulk_levels")),
-        '[calibration] range = "mse" or "percentile"; or move the offset into the layer before',
+        '[calibration] range = "mse" or "percentile"; or absorb = true, where values lie far from zero',
         "dead-range",
     ),
 )

@@ -41,10 +41,11 @@ def observe(
 def ranges_of(statistics: Mapping[str, Statistics], method: Method) -> dict[str, Range]:
     """The range of each tensor that was seen, to 12 significant bits: what lies below differs between machines."""
     found = {name: method.range_of(s) for name, s in statistics.items() if s.count}
-    return {name: (_rounded(low), _rounded(high)) for name, (low, high) in found.items()}
+    return {name: (rounded(low), rounded(high)) for name, (low, high) in found.items()}
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """The number to 12 significant bits."""
     mantissa, exponent = math.frexp(value)
     return math.ldexp(round(mantissa * 4096) / 4096, exponent)
 

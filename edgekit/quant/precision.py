@@ -117,10 +117,9 @@ def _weights(model: ir.Model, rules: Rules) -> dict[str, QParams]:
     for unit in all_units(model.graph):
         if unit.node.op_type not in DYNAMIC or unit.node.name in rules.float_nodes:
             continue
-        axis = OPS[unit.node.op_type].quant.channel_axis
+        axis = OPS[unit.node.op_type].quant.channel_axis if rules.per_channel else None
         for weight in weights_of(unit):
             array = np.asarray(constant(weight))
             if array.size >= SMALLEST_DYNAMIC and array.ndim >= 2:
-                bound = np.abs(array).max(axis=tuple(i for i in range(array.ndim) if i != axis))
-                found[str(weight.name)] = numerics.symmetric(bound, axis)
+                found[str(weight.name)] = numerics.symmetric(rules.weight_bound(array, axis), axis)
     return found

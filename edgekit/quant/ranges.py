@@ -14,17 +14,20 @@ Array = NDArray[Any]
 BINS = 4096
 LEVELS = 256
 CLIPPING_WEIGHT = 4.0  # clipping errs to one side, so it adds up along a network where rounding averages out
+AVERAGED = 0.01  # what a sample counts in a moving average, as in PyTorch's observer
 
 
 class Statistics:
-    """Minimum, maximum, mean square, exact zeros, and a histogram over [-reach, reach] that doubles when it must.
+    """Extremes, the moving average of each sample's extremes, exact zeros, and a histogram over [-reach, reach].
 
-    Doubling merges bins in pairs, so nothing is lost but resolution, and one pass over the data suffices.
+    The histogram doubles when it must. Doubling merges bins in pairs, so nothing is lost but resolution, and one pass
+    over the data suffices.
     """
 
     def __init__(self) -> None:
         self.low, self.high = np.inf, -np.inf
-        self.count = self.zeros = 0
+        self.average: Array = np.zeros(2)
+        self.samples = self.count = self.zeros = 0
         self.reach = 0.0
         self.bins: Array = np.zeros(BINS, np.int64)
 
@@ -35,6 +38,9 @@ class Statistics:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError("values that are not finite")
         self.low, self.high = min(self.low, low), max(self.high, high)
+        self.samples += 1
+        share = max(1 / self.samples, AVERAGED)
+        self.average += share * ((low, high) - self.average)
         self.count += flat.size
         if not histogram:
             return
@@ -65,6 +71,16 @@ Range = tuple[float, float]
 def minmax(statistics: Statistics) -> Range:
     """All that was seen."""
     return statistics.low, statistics.high
+
+
+def moving_average(statistics: Statistics) -> Range:
+    """The moving average of what each sample spans, the last ones counting most.
+
+    Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
+    section 3.1. The first ``1 / AVERAGED`` samples count alike, so that the first of them does not outweigh the others.
+    """
+    low, high = statistics.average.tolist()
+    return low, high
 
 
 def percentile(statistics: Statistics, keep: float = 99.99) -> Range:
@@ -123,24 +139,25 @@ def _squared_error(s: Statistics, low: Array, high: Array) -> Array:
 
 
 def _divergence(s: Statistics, low: Array, high: Array) -> Array:
-    return np.asarray([_divergence_of(s, float(a), float(b)) for a, b in zip(low, high, strict=True)])
-
-
-def _divergence_of(s: Statistics, low: float, high: float) -> float:
-    """KL(P || Q): P is the histogram with what lies outside moved to its edges, Q what 256 levels keep of it."""
     centres, counts = s.centres, s.bins.astype(np.float64)
     counts[BINS // 2] = max(counts[BINS // 2] - s.zeros, 0)
-    inside = np.flatnonzero((centres >= low) & (centres <= high))
-    if inside.size < 2:
+    first, last = np.searchsorted(centres, low), np.searchsorted(centres, high, side="right")
+    return np.asarray([_divergence_of(counts, int(a), int(b)) for a, b in zip(first, last, strict=True)])
+
+
+def _divergence_of(counts: Array, first: int, last: int) -> float:
+    """KL(P || Q): P is the histogram with what lies outside moved to its edges, Q what 256 levels keep of it."""
+    size = last - first
+    if size < 2:
         return math.inf
-    kept = counts[inside]
-    level = np.minimum((np.arange(inside.size) * LEVELS) // inside.size, LEVELS - 1)
+    kept = counts[first:last]
+    level = np.minimum((np.arange(size) * LEVELS) // size, LEVELS - 1)
     filled = kept > 0
     mass, members = np.bincount(level, kept, LEVELS), np.bincount(level, filled, LEVELS)
     q = np.where(filled, mass[level] / np.maximum(members[level], 1), 0)
     p = kept.copy()
-    p[0] += counts[: inside[0]].sum()
-    p[-1] += counts[inside[-1] + 1 :].sum()
+    p[0] += counts[:first].sum()
+    p[-1] += counts[last:].sum()
     if not p.sum() or not q.sum():
         return math.inf
     p, q = p / p.sum(), np.maximum(q / q.sum(), 1e-12)
@@ -164,11 +181,12 @@ class Method:
     @property
     def needs_histogram(self) -> bool:
         """Whether minimum and maximum are not enough."""
-        return self.name != "minmax"
+        return self.name not in ("minmax", "moving-average")
 
 
 METHODS: dict[str, Callable[[Statistics], Range]] = {
     "minmax": minmax,
+    "moving-average": moving_average,
     "percentile": percentile,
     "entropy": entropy,
     "mse": mse,

@@ -31,6 +31,7 @@ from edgekit.quant.kernels import activations_of, constant_weight, has_integer_k
 from edgekit.quant.masks import without_masks
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import Range
+from edgekit.quant.weight_range import BOUNDS
 
 WIDEST_MERGE = 2.0  # an input joins a Concat's scale when that widens its own range at most so much (one bit)
 SMALLEST_MULTIPLIER = 2.0**-28  # XNNPACK takes input scale x weight scale / output scale from 2^-32 on
@@ -45,12 +46,19 @@ class Rules:
 
     Where scales are given, a tensor without one stays real; only that of the model's outputs are drawn from ranges.
     ``bounds`` are what a weight's channels are scaled by where their own largest is smaller (``codebook``).
+    ``weight_range`` is a key of ``weight_range.BOUNDS``; without ``per_channel``, every weight has one scale.
     """
 
     per_channel_fully_connected: bool = True
     float_nodes: frozenset[str] = frozenset()
     given: Mapping[str, QParams] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    weight_range: str = "minmax"
+    per_channel: bool = True
+
+    def weight_bound(self, weights: Array, axis: int | None) -> Array:
+        """How far the integers of a weight reach: for each index along ``axis``, or one number."""
+        return BOUNDS[self.weight_range](np.asarray(weights, np.float64), axis)
 
 
 class Groups:
@@ -222,15 +230,15 @@ def _weight(unit: Unit, source: QParams, out: QParams, bias: Array | None, rules
     if given is not None:
         return given
     value = node.inputs[int(quant.weight or 0)]
-    weights = np.abs(np.asarray(constant(value), np.float64))
-    axis = quant.channel_axis
+    weights = np.asarray(constant(value))
+    axis = quant.channel_axis if rules.per_channel else None
     linear = node.op_type in ("Gemm", "MatMul")
     grouped = node.op_type == "ConvTranspose" and int(attributes(node).get("group", 1)) > 1
     if (linear and not rules.per_channel_fully_connected) or grouped or weights.ndim < 2:
         axis = None
-    bound = weights.max(axis=tuple(i for i in range(weights.ndim) if i != axis)) if weights.size else np.zeros(1)
-    if axis is not None and value is not None:
-        bound = np.maximum(bound, rules.bounds.get(str(value.name), 0.0))
+    bound = rules.weight_bound(weights, axis)
+    if value is not None and (shared := rules.bounds.get(str(value.name))):
+        bound = np.maximum(bound, shared if axis is not None else max(shared))
     return numerics.symmetric(np.maximum(bound, least_scale(source, out, bias, axis) * 127), axis)
 
 

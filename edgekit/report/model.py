@@ -49,12 +49,16 @@ class ArtifactFacts:
 
 @dataclass(frozen=True)
 class CalibrationFacts:
-    """The data that the ranges came from. ``sha256`` is of the samples as the model saw them."""
+    """The data that the ranges came from. ``sha256`` is of the samples as the model saw them.
+
+    ``methods`` is how the range of each tensor was drawn, where ``range`` is ``auto`` and the tensor had a choice.
+    """
 
     data: str
     samples: int
     range: str
     sha256: str
+    methods: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,7 +299,9 @@ def _calibration(report: Report) -> str:
     found = report.calibration
     if found is None:
         return ""
-    return f"{text.plural(found.samples, 'sample')} of {found.data}, {found.range} ranges"
+    counts = Counter(found.methods.values()).most_common()
+    drawn = f" ({', '.join(f'{count} {name}' for name, count in counts)})" if counts else ""
+    return f"{text.plural(found.samples, 'sample')} of {found.data}, {found.range} ranges{drawn}"
 
 
 def _fact(key: str, value: Any) -> str:

@@ -157,8 +157,8 @@ class _Compiler:
         """What a plan must be like for every target."""
         prepared, rules = prepare(graph), Rules()
         for target, precision in self._work.precisions.items():
-            form = emit.form(prepared, target, precision, self._work.config.recurrent)
-            asked = emit.rules_of(target, form.nodes(self._work.config.float_nodes))
+            form = emit.form(prepared, target, precision, self._work.config)
+            asked = emit.rules_of(target, form, self._work.config)
             rules = Rules(
                 rules.per_channel_fully_connected and asked.per_channel_fully_connected,
                 rules.float_nodes | asked.float_nodes,

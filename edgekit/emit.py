@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -54,7 +54,7 @@ def emit(graph: ir.Model, plan: QuantPlan, target: Target, description: Descript
 
 def emit_float(graph: ir.Model, target: Target) -> bytes:
     """The float32 model in the target's format, to measure the artifact against."""
-    graph = form(graph, target, "float32").model
+    graph = form(graph, target, "float32", QuantizationConfig()).model
     if target.format == "tflite":
         from edgekit.emitters import tflite
 
@@ -68,12 +68,12 @@ FLOAT_WHERE_ALLOWED = ("LayerNormalization",)  # its integers are as good and sl
 FORMS = {"tflite": ("loop", "unrolled"), "onnx": ("whole", "unrolled")}  # where the target does not say
 
 
-def form(graph: ir.Model, target: Target, precision: str, asked: str | None = None) -> Shaped:
+def form(graph: ir.Model, target: Target, precision: str, config: QuantizationConfig) -> Shaped:
     """The graph with its recurrent nodes in the form asked for, else in the first of the target's that they can have.
 
     Raises UnsupportedError that names every node which has none of them.
     """
-    wanted = (asked,) if asked else _forms(target)
+    wanted = (config.recurrent,) if config.recurrent else _forms(target)
     chosen = {
         str(node.name): next((f for f in wanted if _has_form(node, f, target.format, precision)), None)
         for node in recurrent_nodes(graph.graph)
@@ -140,9 +140,11 @@ def resolved(graph: ir.Model, config: QuantizationConfig, file: str) -> Quantiza
     return replace(config, float_nodes=tuple(dict.fromkeys(found)))
 
 
-def rules_of(target: Target, float_nodes: Sequence[str] = (), given: Mapping[str, QParams] | None = None) -> Rules:
-    """What a target and a project ask of a plan, and the scales that the model came with."""
-    return Rules(target.per_channel_fully_connected, frozenset(float_nodes), given or {})
+def rules_of(
+    target: Target, form: Shaped, config: QuantizationConfig, given: Mapping[str, QParams] | None = None
+) -> Rules:
+    """What a target and a project ask of the plan of a form, and the scales that the model came with."""
+    return Rules(target.per_channel_fully_connected, frozenset(form.nodes(config.float_nodes)), given or {})
 
 
 def refuse_unsupported(
@@ -160,14 +162,14 @@ def refuse_unsupported(
     problems: list[str] = []
     for target, precision in precisions.items():
         try:
-            found = form(graph, target, precision, config.recurrent)
+            found = form(graph, target, precision, config)
         except UnsupportedError as error:
             problems += error.problems
             continue
         model = found.model
         names = [*(str(value.name) for value in activations(model.graph)), *found.shared]
         ranges = dict.fromkeys(names, (-1.0, 1.0))
-        plan = plan_for(model, precision, ranges, rules_of(target, found.nodes(config.float_nodes), given))
+        plan = plan_for(model, precision, ranges, rules_of(target, found, config, given))
         if precision in STATIC and not config.allow_float:
             problems += [f"{target.name}: {problem}" for problem in _floating(model, plan, precision)]
         try:

@@ -128,11 +128,10 @@ class Work:
         """The graph in the form that a target runs, and its plan."""
         precision, config = self.precisions[target], self.config
         graph = basis.equal if needs_calibration(precision) else basis.lifted.graph
-        form = emit.form(graph, target, precision, config.recurrent)
+        form = emit.form(graph, target, precision, config)
         if basis.lifted.plan is not None:
             return form, basis.lifted.plan
-        rules = emit.rules_of(target, form.nodes(config.float_nodes), basis.lifted.given)
-        rules = replace(rules, bounds=basis.lifted.bounds)
+        rules = replace(emit.rules_of(target, form, config, basis.lifted.given), bounds=basis.lifted.bounds)
         return form, plan_for(form.model, precision, steps.ranges_of(form, basis.ranges, basis.kept), rules)
 
     def built(self, lifted: Lifted) -> list[Built]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +13,7 @@ from edgekit.emitters import Artifact
 from edgekit.errors import ConfigError, UnsupportedError
 from edgekit.graph import Unit, activations, all_units, units
 from edgekit.passes.steps import Shaped, fuses, recurrent_nodes, shaped
+from edgekit.passes.width import with_copies
 from edgekit.project import QuantizationConfig
 from edgekit.quant.kernels import (
     activations_of,
@@ -22,7 +23,7 @@ from edgekit.quant.kernels import (
     touches_floats,
 )
 from edgekit.quant.plan import QParams, QuantPlan
-from edgekit.quant.precision import STATIC, default_precision, plan_for
+from edgekit.quant.precision import STATIC, default_precision, plan_for, real_nodes
 from edgekit.quant.solve import Rules
 from edgekit.target import Target
 from edgekit.toml_table import near_misses
@@ -65,18 +66,21 @@ def emit_float(graph: ir.Model, target: Target) -> bytes:
 
 
 FLOAT_WHERE_ALLOWED = ("LayerNormalization",)  # its integers are as good and slower
+WITH_INT16 = ("int8", "mixed")  # precisions in which single nodes may have activations of 16 bits
 FORMS = {"tflite": ("loop", "unrolled"), "onnx": ("whole", "unrolled")}  # where the target does not say
 
 
 def form(graph: ir.Model, target: Target, precision: str, config: QuantizationConfig) -> Shaped:
-    """The graph with its recurrent nodes in the form asked for, else in the first of the target's that they can have.
+    """The graph with its recurrent nodes in the form asked for, else in the first of the target's that they can have,
+    and with copies around what has 16 bits.
 
-    Raises UnsupportedError that names every node which has none of them.
+    Raises UnsupportedError that names every node which has no such form.
     """
     wanted = (config.recurrent,) if config.recurrent else _forms(target)
     chosen = {
-        str(node.name): next((f for f in wanted if _has_form(node, f, target.format, precision)), None)
+        str(node.name): next((f for f in wanted if _has_form(node, f, target.format, width)), None)
         for node in recurrent_nodes(graph.graph)
+        for width in ["int16x8" if node.name in config.int16_nodes else precision]
     }
     problems = [
         f"{target.name}: node {name}: has no form {' or '.join(wanted)} in {precision}; unrolled is always there"
@@ -85,7 +89,13 @@ def form(graph: ir.Model, target: Target, precision: str, config: QuantizationCo
     ]
     if problems:
         raise UnsupportedError(problems)
-    return shaped(graph, lambda node: chosen[str(node.name)] or "")
+    found = shaped(graph, lambda node: chosen[str(node.name)] or "")
+    if not config.int16_nodes or precision not in WITH_INT16:
+        return found
+    real = {str(unit.node.name) for unit in units(found.model.graph) if not has_integer_kernel(unit)}
+    wide = {*found.nodes(config.int16_nodes)} - real
+    real |= {*found.nodes(config.float_nodes), *(real_nodes(found.model, wide) if precision == "mixed" else ())}
+    return with_copies(found, wide, real)
 
 
 def _forms(target: Target) -> tuple[str, ...]:
@@ -121,30 +131,43 @@ def unasked(precisions: Mapping[Target, str], asked: str | None) -> list[str]:
 
 
 def resolved(graph: ir.Model, config: QuantizationConfig, file: str) -> QuantizationConfig:
-    """The settings with the nodes that their ``float_nodes`` patterns (``fnmatch``) name, by node name or op.
+    """The settings with the nodes that the patterns (``fnmatch``) of ``float_nodes`` and ``int16_nodes`` name, by node
+    name or op.
 
-    Where floats are allowed, those of ``FLOAT_WHERE_ALLOWED`` are among them.
+    Where floats are allowed, those of ``FLOAT_WHERE_ALLOWED`` are float.
 
-    Raises ConfigError for a pattern that names none: what it was to keep in float would be stored in integers.
+    Raises ConfigError for a pattern that names none: what it was to keep out of int8 would be stored so; and for a node
+    that is named as both.
     """
     nodes = [unit.node for unit in units(graph.graph)]
-    found: list[str] = []
-    for pattern in config.float_nodes:
+    real = _named(nodes, config.float_nodes, f"{file}:quantization.float_nodes")
+    wide = _named(nodes, config.int16_nodes, f"{file}:quantization.int16_nodes")
+    for name in wide:
+        if name in real:
+            raise ConfigError(f"{file}:quantization.int16_nodes: {name} is one of the float_nodes")
+    if config.allow_float:
+        real += [str(node.name) for node in nodes if node.op_type in FLOAT_WHERE_ALLOWED and node.name not in wide]
+    return replace(config, float_nodes=tuple(dict.fromkeys(real)), int16_nodes=tuple(wide))
+
+
+def _named(nodes: Sequence[ir.Node], patterns: Sequence[str], key: str) -> list[str]:
+    """The names of the nodes that patterns name, each once."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
         named = [str(n.name) for n in nodes if fnmatchcase(n.op_type, pattern) or fnmatchcase(str(n.name), pattern)]
         if not named:
             hint = near_misses(pattern, [*(str(n.name) for n in nodes), *(n.op_type for n in nodes)])
-            raise ConfigError(f"{file}:quantization.float_nodes: no node has the name or op {pattern}{hint}")
-        found += named
-    if config.allow_float:
-        found += [str(node.name) for node in nodes if node.op_type in FLOAT_WHERE_ALLOWED]
-    return replace(config, float_nodes=tuple(dict.fromkeys(found)))
+            raise ConfigError(f"{key}: no node has the name or op {pattern}{hint}")
+        found |= dict.fromkeys(named)
+    return list(found)
 
 
 def rules_of(
     target: Target, form: Shaped, config: QuantizationConfig, given: Mapping[str, QParams] | None = None
 ) -> Rules:
     """What a target and a project ask of the plan of a form, and the scales that the model came with."""
-    return Rules(target.per_channel_fully_connected, frozenset(form.nodes(config.float_nodes)), given or {})
+    real = frozenset(form.nodes(config.float_nodes))
+    return Rules(target.per_channel_fully_connected, real, frozenset(form.nodes(config.int16_nodes)), given or {})
 
 
 def refuse_unsupported(
@@ -161,6 +184,8 @@ def refuse_unsupported(
     """
     problems: list[str] = []
     for target, precision in precisions.items():
+        if config.int16_nodes:
+            problems += _without_int16(target, precision)
         try:
             found = form(graph, target, precision, config)
         except UnsupportedError as error:
@@ -178,6 +203,14 @@ def refuse_unsupported(
             problems += [f"{target.name}: {problem}" for problem in error.problems]
     if problems:
         raise UnsupportedError(list(dict.fromkeys(problems)))
+
+
+def _without_int16(target: Target, precision: str) -> Iterator[str]:
+    """Why nodes of an artifact cannot have activations of 16 bits."""
+    if precision not in WITH_INT16:
+        yield f"{target.name}: int16_nodes are for {' and '.join(WITH_INT16)}; its precision is {precision}"
+    elif "int16x8" not in target.precisions:
+        yield f"{target.name}: int16_nodes: this target has {', '.join(target.precisions)}, not int16x8"
 
 
 def _floating(graph: ir.Model, plan: QuantPlan, precision: str) -> list[str]:

@@ -72,12 +72,14 @@ class CalibrationConfig:
 class QuantizationConfig:
     """The precision (None: the target's own choice), and what may stay in float: any node, or those of a name or op.
 
-    ``recurrent`` is the form of LSTM, GRU and RNN (None: the target's own choice).
+    ``int16_nodes``, named alike, are those with activations of 16 bits in an artifact of 8; ``recurrent`` is the form
+    of LSTM, GRU and RNN (None: the target's own choice).
     """
 
     precision: str | None = None
     allow_float: bool = False
     float_nodes: tuple[str, ...] = ()
+    int16_nodes: tuple[str, ...] = ()
     recurrent: str | None = None
 
 
@@ -230,6 +232,7 @@ def _quantization(table: Table) -> QuantizationConfig:
         precision=table.choice("precision", PRECISIONS),
         allow_float=table.flag("allow_float") or False,
         float_nodes=table.texts("float_nodes") or (),
+        int16_nodes=table.texts("int16_nodes") or (),
         recurrent=table.choice("recurrent", RECURRENT),
     )
     table.close()

@@ -9,8 +9,9 @@ linearly with their number.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -29,11 +30,19 @@ from edgekit.quant.kernels import inputs_of, weights_of
 from edgekit.quant.plan import HALF, QParams, QuantPlan
 from edgekit.quant.reconstruct import with_constants
 from edgekit.quant.solve import joined
-from edgekit.samples import Sample
+from edgekit.reference import serialize
+from edgekit.report.codec import decode, encode
+from edgekit.samples import Sample, Samples
 from edgekit.verify import ArtifactModel, FloatModel, Metric, Noise, Outputs, Runner
 
+Remember = Callable[[str, Any, Callable[[], Any]], Any]
 SAMPLES = 64
 ACTIVATIONS, WEIGHTS = "activations", "weights"
+
+
+def forget(_stage: str, _depends_on: Any, make: Callable[[], Any]) -> Any:
+    """Keep nothing."""
+    return make()
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,12 @@ class Subject:
     form: Shaped
     plan: QuantPlan
     rounded: ir.Model | None = None
+
+    @property
+    def hashes(self) -> list[str]:
+        """What tells it from any other."""
+        models = [model for model in (self.form.model, self.rounded) if model is not None]
+        return [*(hashlib.sha256(serialize(model)).hexdigest() for model in models), self.plan.sha256]
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,25 @@ def measure(
             step()
     effects.sort(key=lambda effect: effect.snr_db)
     return Sensitivity(len(trial.samples), tuple(effects), trial.metric_of(trial.reference, {}))
+
+
+def remembered(
+    subject: Subject,
+    judging: Samples,
+    progress: Progress,
+    metric: tuple[str, Metric] | None = None,
+    remember: Remember = forget,
+) -> Sensitivity:
+    """``measure`` with a metric (name, function), kept by ``remember`` (as ``stages.Work.remembered``)."""
+    few = judging.some(SAMPLES)
+    name, function = metric or (None, None)
+
+    def measured() -> Any:
+        return encode(measure(subject, few, progress, function))
+
+    depends_on = [*subject.hashes, few.sha256, name]
+    found: Sensitivity = decode(Sensitivity, remember("sensitivity", depends_on, measured), "sensitivity")
+    return found
 
 
 class _Trial:

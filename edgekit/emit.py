@@ -22,7 +22,7 @@ from edgekit.quant.kernels import (
     has_integer_kernel,
     touches_floats,
 )
-from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.quant.plan import Lift, QParams, QuantPlan
 from edgekit.quant.precision import STATIC, default_precision, plan_for, real_nodes
 from edgekit.quant.solve import Rules
 from edgekit.target import Target
@@ -66,6 +66,8 @@ def emit_float(graph: ir.Model, target: Target) -> bytes:
 
 
 FLOAT_WHERE_ALLOWED = ("LayerNormalization",)  # its integers are as good and slower
+ALLOWED = "as good and slower in integers; floats are allowed"
+NAMED = "named in [quantization]"
 WITH_INT16 = ("int8", "mixed")  # precisions in which single nodes may have activations of 16 bits
 FORMS = {"tflite": ("loop", "unrolled"), "onnx": ("whole", "unrolled")}  # where the target does not say
 
@@ -76,7 +78,7 @@ def form(graph: ir.Model, target: Target, precision: str, config: QuantizationCo
 
     Raises UnsupportedError that names every node which has no such form.
     """
-    wanted = (config.recurrent,) if config.recurrent else _forms(target)
+    wanted = _wanted(target, config)
     chosen = {
         str(node.name): next((f for f in wanted if _has_form(node, f, target.format, width)), None)
         for node in recurrent_nodes(graph.graph)
@@ -96,6 +98,10 @@ def form(graph: ir.Model, target: Target, precision: str, config: QuantizationCo
     wide = {*found.nodes(config.int16_nodes)} - real
     real |= {*found.nodes(config.float_nodes), *(real_nodes(found.model, wide) if precision == "mixed" else ())}
     return with_copies(found, wide, real)
+
+
+def _wanted(target: Target, config: QuantizationConfig) -> tuple[str, ...]:
+    return (config.recurrent,) if config.recurrent else _forms(target)
 
 
 def _forms(target: Target) -> tuple[str, ...]:
@@ -145,9 +151,10 @@ def resolved(graph: ir.Model, config: QuantizationConfig, file: str) -> Quantiza
     for name in wide:
         if name in real:
             raise ConfigError(f"{file}:quantization.int16_nodes: {name} is one of the float_nodes")
-    if config.allow_float:
-        real += [str(node.name) for node in nodes if node.op_type in FLOAT_WHERE_ALLOWED and node.name not in wide]
-    return replace(config, float_nodes=tuple(dict.fromkeys(real)), int16_nodes=tuple(wide))
+    allowed = [str(node.name) for node in nodes if config.allow_float and node.op_type in FLOAT_WHERE_ALLOWED]
+    allowed = [name for name in allowed if name not in (*real, *wide)]
+    reasons = dict.fromkeys(allowed, ALLOWED)
+    return replace(config, float_nodes=(*real, *allowed), int16_nodes=tuple(wide), reasons=reasons)
 
 
 def _named(nodes: Sequence[ir.Node], patterns: Sequence[str], key: str) -> list[str]:
@@ -166,8 +173,17 @@ def rules_of(
     target: Target, form: Shaped, config: QuantizationConfig, given: Mapping[str, QParams] | None = None
 ) -> Rules:
     """What a target and a project ask of the plan of a form, and the scales that the model came with."""
-    real = frozenset(form.nodes(config.float_nodes))
-    return Rules(target.per_channel_fully_connected, real, frozenset(form.nodes(config.int16_nodes)), given or {})
+    return Rules(
+        target.per_channel_fully_connected,
+        frozenset(form.nodes(config.float_nodes)),
+        frozenset(form.nodes(config.int16_nodes)),
+        tuple(
+            Lift(name, to, config.reasons.get(name, NAMED))
+            for to, names in (("int16", config.int16_nodes), ("float", config.float_nodes))
+            for name in names
+        ),
+        given or {},
+    )
 
 
 def refuse_unsupported(
@@ -211,6 +227,26 @@ def _without_int16(target: Target, precision: str) -> Iterator[str]:
         yield f"{target.name}: int16_nodes are for {' and '.join(WITH_INT16)}; its precision is {precision}"
     elif "int16x8" not in target.precisions:
         yield f"{target.name}: int16_nodes: this target has {', '.join(target.precisions)}, not int16x8"
+
+
+def without_int16(graph: ir.Model, target: Target, precision: str, config: QuantizationConfig) -> set[str]:
+    """The nodes of a prepared graph that a target cannot compute with activations of 16 bits."""
+    formless = {
+        str(node.name)
+        for node in recurrent_nodes(graph.graph)
+        if not any(_has_form(node, f, target.format, "int16x8") for f in _wanted(target, config))
+    }
+    if target.format != "tflite":
+        return formless
+    from edgekit.emitters import tflite
+
+    named = {str(unit.node.name) for unit in units(graph.graph)} - formless - {*config.float_nodes}
+    wide = replace(config, int16_nodes=tuple(named))
+    found = form(graph, target, precision, wide)
+    names = [*(str(value.name) for value in activations(found.model.graph)), *found.shared]
+    rules = rules_of(target, found, wide)
+    refused = tflite.refused(found.model, plan_for(found.model, precision, dict.fromkeys(names, (-1.0, 1.0)), rules))
+    return formless | {name for name in named if refused & {*found.nodes([name])}}
 
 
 def _floating(graph: ir.Model, plan: QuantPlan, precision: str) -> list[str]:

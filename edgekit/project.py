@@ -74,6 +74,8 @@ class QuantizationConfig:
 
     ``int16_nodes``, named alike, are those with activations of 16 bits in an artifact of 8; ``recurrent`` is the form
     of LSTM, GRU and RNN (None: the target's own choice).
+
+    ``reasons`` say why a node is among them, where no project names it (``ladder``).
     """
 
     precision: str | None = None
@@ -81,6 +83,7 @@ class QuantizationConfig:
     float_nodes: tuple[str, ...] = ()
     int16_nodes: tuple[str, ...] = ()
     recurrent: str | None = None
+    reasons: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)

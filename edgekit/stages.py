@@ -323,6 +323,7 @@ class Work:
             warnings=tuple(self.warnings),
             compression=tuple(self.compression),
             rungs=tuple(self.rungs),
+            lifts=built.plan.lifts,
             stages=self.stages_of(built.target),
             **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
         )

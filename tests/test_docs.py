@@ -44,6 +44,7 @@ VALUES = [model.Report, model.ModelFacts, model.ArtifactFacts, model.Calibration
 VALUES += [
     model.Compression,
     model.Rung,
+    model.Lift,
     model.Finding,
     model.TensorFidelity,
     model.Parity,

@@ -29,7 +29,7 @@ from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
 from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of, tied, weights_of
 from edgekit.quant.masks import without_masks
-from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.quant.plan import Lift, QParams, QuantPlan
 from edgekit.quant.ranges import Range
 
 WIDEST_MERGE = 2.0  # an input joins a Concat's scale when that widens its own range at most so much (one bit)
@@ -45,12 +45,13 @@ class Rules:
 
     Where scales are given, a tensor without one stays real; only that of the model's outputs are drawn from ranges.
     ``bounds`` are what a weight's channels are scaled by where their own largest is smaller (``codebook``). What
-    ``int16_nodes`` read and give has 16 bits; nobody else may read or give it (``passes.width``).
+    ``int16_nodes`` read and give has 16 bits; nobody else may read or give it (``passes.width``). ``lifts`` say why.
     """
 
     per_channel_fully_connected: bool = True
     float_nodes: frozenset[str] = frozenset()
     int16_nodes: frozenset[str] = frozenset()
+    lifts: tuple[Lift, ...] = ()
     given: Mapping[str, QParams] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -96,7 +97,7 @@ def solve(
         if unit.node.op_type == "LSTM":
             name = f"{unit.outputs[0].name}{MEMORY}"
             plan[name] = numerics.power_of_two(max(map(abs, ranges[name])))
-    return QuantPlan(plan, rules.float_nodes, exact=bool(rules.given))
+    return QuantPlan(plan, rules.float_nodes, exact=bool(rules.given), lifts=rules.lifts)
 
 
 def _groups(graph_units: list[Unit], given: Mapping[str, QParams]) -> Groups:

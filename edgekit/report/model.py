@@ -14,6 +14,7 @@ from edgekit.audit.facts import AuditedOp
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.measure import Measurement
+from edgekit.quant.plan import Lift
 from edgekit.report.codec import decode, encode
 
 SCHEMA = 1
@@ -199,6 +200,7 @@ class Report:
     stages: tuple[Stage, ...] = ()
     compression: tuple[Compression, ...] = ()
     rungs: tuple[Rung, ...] = ()
+    lifts: tuple[Lift, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:

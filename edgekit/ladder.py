@@ -41,18 +41,22 @@ WAYS: Mapping[str, Mapping[str, Any]] = {  # what a rung changes of [calibration
 }
 MIXED, TRAINED = "mixed", "quantize-aware training"
 TRAINING = {"method": "quantize-aware", "epochs": 5, "rate": 0.005}
-LIMITS = tuple(found.field for found in gate.GATES if found.name in gate.ACCURACY)
+LIMITS = {found.name: found.field for found in gate.GATES if found.name in gate.ACCURACY}
 
 
 def refuse_idle(project: Project, targets: Sequence[str]) -> None:
-    """Raises ConfigError where nothing says which rung is good enough."""
+    """Raises ConfigError where nothing says which rung is good enough, or nothing that could find out."""
     if project.calibration.method != "auto":
         return
     for target in targets:
         limits = project.limits(target)
-        if all(getattr(limits, name) is None for name in LIMITS):
+        set_limits = [name for name, field in LIMITS.items() if getattr(limits, field) is not None]
+        if not set_limits:
             wanted = f"one of {', '.join(gate.ACCURACY)} in [gates]"
             raise ConfigError(f"{project.file}:calibration.method: auto needs a gate to climb for: {wanted} ({target})")
+        if project.evaluation.data is None and set_limits != ["snr"]:
+            said = f"the gate {set_limits[0]} needs [evaluation] data; snr needs none"
+            raise ConfigError(f"{project.file}:calibration.method: auto: {said} ({target})")
 
 
 def climb(made: Prepared) -> Sequence[Built]:
@@ -185,6 +189,13 @@ class _Climb:
         step = read_step({**TRAINING, "data": training}, self._work.project.file, 0)
         yield self._try(TRAINED, work, lambda work: compression.trained(work, self._made.trainable, step))
 
+    def _refuse_unscored(self, built: Built) -> None:
+        """Raises ConfigError for a gate of agreement where nothing is chosen: no rung would ever hold."""
+        found, limits = built.evaluation, self._work.project.limits(built.target.name)
+        if limits.agreement is not None and found is not None and found.agreement is None:
+            said = "auto cannot climb for the gate agreement: the first output is not a score for each class"
+            raise ConfigError(f"{self._work.project.file}:calibration.method: {said}; snr asks for none")
+
     def _copy(self, work: Work) -> Work:
         """Work with its own stages and warnings."""
         mine = copy.copy(work)
@@ -199,6 +210,7 @@ class _Climb:
                 found = work.built(lifted(work))
                 for built in found:
                     work.judge(built, self._made.graph)
+                    self._refuse_unscored(built)
         except UnsupportedError as error:
             self._work.warnings.append(f"ladder: {name} is left out: {error.problems[0]}")
             self._problems += [problem for problem in error.problems if problem not in self._problems]

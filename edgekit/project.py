@@ -19,7 +19,8 @@ from edgekit.recipe import RANGES, load_recipe
 from edgekit.target import PRECISIONS, RECURRENT
 from edgekit.toml_table import Table, near_misses, read_toml
 
-METRICS = ("top1", "top5")
+AGREEMENT = "agreement"  # with the float model's choice, which stands for the label
+METRICS = ("top1", "top5", AGREEMENT)
 CALIBRATIONS = ("given", "auto")
 ROUNDINGS = ("reconstruct", "nearest", "adaround")
 PATH_KEYS = ("model.source", "model.weights", "calibration.data", "evaluation.data")
@@ -88,7 +89,10 @@ class QuantizationConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Held-out data and the metric: ``top1``, ``top5`` or ``module:function``. ``samples`` None takes all of them."""
+    """Held-out data and the metric: ``top1``, ``top5``, ``agreement`` or ``module:function``.
+
+    ``samples`` None takes all of them.
+    """
 
     data: str | None = None
     metric: str = "top1"

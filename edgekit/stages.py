@@ -28,7 +28,7 @@ from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, write
 from edgekit.passes import steps
 from edgekit.progress import Progress
-from edgekit.project import METRICS, Project, QuantizationConfig
+from edgekit.project import AGREEMENT, METRICS, Project, QuantizationConfig
 from edgekit.quant import calibrate, equalize, memory, reconstruct
 from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.mixed import crushed
@@ -98,9 +98,13 @@ class Work:
         self.calibration = open_calibration(self.project, ports) if calibrates else random_samples(ports)
         if not self.project.evaluation.data:
             return
-        self.evaluation = evaluation = open_evaluation(self.project, ports)
-        if self.project.evaluation.metric in METRICS and next(iter(evaluation)).label is None:
-            raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
+        evaluation, metric = open_evaluation(self.project, ports), self.project.evaluation.metric
+        if metric == AGREEMENT:
+            evaluation = evaluation.answered(verify.choices_of(verify.FloatModel(graph)))
+        if metric in METRICS and next(iter(evaluation)).label is None:
+            hint = f"{AGREEMENT} needs none"
+            raise DataError(f"{evaluation.data}: has no labels, which metric {metric} needs; {hint}")
+        self.evaluation = evaluation
 
     @property
     def judging(self) -> Samples:

@@ -23,6 +23,7 @@ from edgekit.graph import Array, activations, selects
 from edgekit.layout import decide, identity
 from edgekit.named import ForeignCode, load_named
 from edgekit.progress import Progress
+from edgekit.project import AGREEMENT
 from edgekit.quant import numerics
 from edgekit.quant.equalize import Channels
 from edgekit.quant.from_qdq import lift
@@ -299,7 +300,9 @@ def _step(one: ArtifactModel, other: ArtifactModel, output: str) -> float:
 
 
 def metric_of(name: str, folder: Path) -> Metric:
-    """``top1``, ``top5``, or ``module:function`` called with an iterator of (outputs by name, label).
+    """``top1``, ``top5``, ``agreement``, or ``module:function`` called with an iterator of (outputs by name, label).
+
+    ``agreement`` wants the labels of ``choices_of``.
 
     Raises ConfigError when there is no such metric.
     """
@@ -334,7 +337,26 @@ def _top(k: int) -> Metric:
     return metric
 
 
-_BUILTIN: dict[str, Metric] = {"top1": _top(1), "top5": _top(5)}
+_BUILTIN: dict[str, Metric] = {"top1": _top(1), "top5": _top(5), AGREEMENT: _top(1)}
+
+
+def choices_of(model: FloatModel) -> Callable[[Sample], int]:
+    """What a model chooses of a sample, run once for each: the label for which ``agreement`` is the share of hits.
+
+    It raises DataError where the first output is no list of scores.
+    """
+    known: dict[str, int] = {}
+
+    def choice(sample: Sample) -> int:
+        if sample.name not in known:
+            name, scores = next(iter(model.outputs(sample.inputs).items()))
+            if scores.ndim != 2 or scores.shape[1] < 2:
+                said = f"output {name} has shape {list(scores.shape)}, not a score for each class"
+                raise DataError(f"evaluation.metric {AGREEMENT}: {said}; the gate snr needs none")
+            known[sample.name] = int(np.argmax(scores[0]))
+        return known[sample.name]
+
+    return choice
 
 
 def verify_artifact(

@@ -39,6 +39,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {  # what a rung changes of [calibration
     "equalize and correct": {**EQUAL, "rounding": "reconstruct"},
     "adaround": {**EQUAL, "rounding": "adaround"},
 }
+LEAST_GAIN = 0.5  # dB, for which more layers are lifted
 MIXED, TRAINED = "mixed", "quantize-aware training"
 TRAINING = {"method": "quantize-aware", "epochs": 5, "rate": 0.005}
 LIMITS = {found.name: found.field for found in gate.GATES if found.name in gate.ACCURACY}
@@ -132,7 +133,7 @@ class _Climb:
         subject, found = self._sensitivity(base)
         known = {str(unit.node.name) for unit in units(base.found[0].lifted.graph.graph)}
         for to, refused in self._ways(base):
-            yield self._fewest(base, to, list(lifting.candidates(subject, found, known, refused)))
+            yield self._fewest(base, to, lifting.candidates(subject, found, known, refused))
 
     def _ways(self, base: _Trial) -> Iterator[tuple[str, set[str] | None]]:
         """What layers can be lifted to, and the nodes that cannot be."""
@@ -156,10 +157,10 @@ class _Climb:
             return subject, sensitivity_of(base.work, subject)
 
     def _fewest(self, base: _Trial, to: str, order: Sequence[lifting.Candidate]) -> _Trial | None:
-        """Twice as many until the gates hold, then fewer as long as they do; in float never all."""
+        """Twice as many until the gates hold or little is left to gain, then fewer; in float never all."""
         fails, holds, count, most = 0, 0, 1, len(order) - (to == lifting.FLOAT)
         best = None
-        while not holds and fails < most:
+        while not holds and fails < most and (not fails or order[fails].gain_db > LEAST_GAIN):
             trial = self._lifted(base, to, order[:count])
             best = trial if trial and trial.holds else best
             fails, holds, count = (fails, count, count) if best else (count, 0, min(2 * count, most))

@@ -6,10 +6,10 @@ are lifted together: to activations of 16 bits, where a target has kernels for t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from edgekit.diagnose.sensitivity import WEIGHTS, Effect, Sensitivity, Subject
+from edgekit.diagnose.sensitivity import WEIGHTS, Effect, Sensitivity, Subject, together
 from edgekit.graph import constant, units
 from edgekit.project import QuantizationConfig
 from edgekit.quant.kernels import computes_in_integers, inputs_of
@@ -20,15 +20,19 @@ INT16, FLOAT = "int16", "float"
 
 @dataclass(frozen=True)
 class Candidate:
-    """Layers of the prepared graph that are lifted together, beside those lifted before, and why."""
+    """Layers of the prepared graph that are lifted together, beside those lifted before, and why.
+
+    ``gain_db`` is what the outputs can still win by these and all that follow, where noise adds up.
+    """
 
     nodes: tuple[str, ...]
     why: str
+    gain_db: float
 
 
 def candidates(
     subject: Subject, found: Sensitivity, known: Collection[str], refused: Collection[str] | None = None
-) -> Iterator[Candidate]:
+) -> list[Candidate]:
     """What to lift to float, the costliest first, or to int16 where the nodes are given that are ``refused`` there.
 
     ``known`` are the nodes of the prepared graph. To int16 no layer is lifted for the sake of its weights, which stay
@@ -36,16 +40,25 @@ def candidates(
     """
     graph, around = subject.form.model.graph, _around(subject)
     ends = {str(value.name) for value in (*graph.inputs, *(graph.outputs if refused is not None else ()))}
-    lifted: set[str] = set()
+    stays: list[Effect] = []
+    lifts: list[tuple[Effect, tuple[str, ...]]] = []
     for effect in found.effects:
         group = effect.group
-        nodes = [n for n in dict.fromkeys(n for t in group.tensors for n in around.get(t, ())) if n in known]
-        if refused is not None and (group.kind == WEIGHTS or not {*nodes}.isdisjoint(refused)):
-            continue
+        nodes = tuple(dict.fromkeys(n for t in group.tensors for n in around.get(t, ()) if n in known))
+        fixed = refused is not None and (group.kind == WEIGHTS or not {*nodes}.isdisjoint(refused))
+        if fixed or not nodes or not ends.isdisjoint(group.tensors):
+            stays.append(effect)
+        else:
+            lifts.append((effect, nodes))
+    lifted: set[str] = set()
+    result = []
+    for i, (effect, nodes) in enumerate(lifts):
         new = tuple(node for node in nodes if node not in lifted)
-        if new and ends.isdisjoint(group.tensors):
-            lifted.update(new)
-            yield Candidate(new, _why(effect, found))
+        lifted.update(new)
+        if new:
+            before = together([*stays, *(left for left, _ in lifts[i:])])
+            result.append(Candidate(new, _why(effect, found), together(stays) - before))
+    return result
 
 
 def _around(subject: Subject) -> dict[str, list[str]]:

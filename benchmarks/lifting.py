@@ -3,13 +3,15 @@
     python benchmarks/lifting.py [CASE ...]
 
 Each case of ``planted.py`` is built as in ``ladder.py``, but what could mend it without lifting layers is left out:
-ranges are from minimum to maximum, weights rounded to the nearest integer. Then the ladder lifts the fewest layers with
-which the artifacts of both formats lose at most a point, to int16 and to float.
+ranges are from minimum to maximum and nothing is equalized, with weights rounded to the nearest integer, and by
+``reconstruct``. Then the ladder lifts the fewest layers with which the artifacts of both formats lose at most a point, to
+int16 and to float.
 """
 
 from __future__ import annotations
 
 import sys
+from itertools import product
 from typing import Any
 
 import ladder as climbing
@@ -18,6 +20,8 @@ import shared
 from diagnose import MOBILENET, RESNET
 
 from edgekit import ladder
+
+ROUNDINGS = ("nearest", "reconstruct")
 
 
 def main() -> None:
@@ -28,13 +32,14 @@ def main() -> None:
     if unknown:
         sys.exit(f"unknown case {', '.join(unknown)}; known: {', '.join(cases)}")
     networks = {network.name: network for network in shared.chosen((), (RESNET, MOBILENET))}
-    ladder.WAYS = {"plain": ladder.WAYS["plain"]}
     results: dict[str, Any] = {}
-    for name in wanted:
+    for name, rounding in product(wanted, ROUNDINGS):
+        ladder.WAYS = {rounding: {"range": "minmax", "equalize": False, "rounding": rounding}}
         plant = planted.CASES[cases[name]]
         network = networks[MOBILENET if plant is planted.depthwise_spread else RESNET]
         with shared.workplace() as folder:
-            results[name] = climbing.climbed(plant, network, folder)
+            results[f"{name}, {rounding}"] = climbing.climbed(plant, network, folder)
+        shared.save("lifting", results)
     shared.finish("lifting", results)
 
 

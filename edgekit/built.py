@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from edgekit.contract import Join
 from edgekit.emitters import Artifact
 from edgekit.measure import Measurement
 from edgekit.output import prepare_folder, write
@@ -27,13 +28,14 @@ class Basis:
     """What every target's artifact is made from.
 
     ``equal`` is the graph with its channels equalized, to which the ranges belong; ``kept`` are the ranges that hold in
-    all steps of recurrent layers.
+    all steps of recurrent layers, ``joins`` what the model's outputs are split into.
     """
 
     lifted: Lifted
     equal: ir.Model
     ranges: Mapping[str, Range]
     kept: Mapping[str, Range]
+    joins: tuple[Join, ...] = ()
 
 
 @dataclass(frozen=True)

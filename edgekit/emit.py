@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from edgekit.contract import Join
 from edgekit.emitters import Artifact
 from edgekit.errors import ConfigError, UnsupportedError
 from edgekit.graph import Unit, activations, all_units, units
@@ -31,11 +32,12 @@ from edgekit.toml_table import near_misses
 
 @dataclass(frozen=True)
 class Description:
-    """What an artifact says of itself, beside its contract and its plan's hash."""
+    """What an artifact says of itself beside its inputs and outputs, which are read off the graph, and its plan."""
 
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    joins: tuple[Join, ...] = ()
 
 
 def emit(graph: ir.Model, plan: QuantPlan, target: Target, description: Description | None = None) -> Artifact:
@@ -45,12 +47,16 @@ def emit(graph: ir.Model, plan: QuantPlan, target: Target, description: Descript
         from edgekit.emitters import tflite
 
         options = tflite.Options(
-            target.input_layout, target.io_dtype, target.ops, target.sparse, said.preprocessing, said.labels, said.facts
+            input_layout=target.input_layout,
+            io_dtype=target.io_dtype,
+            ops=target.ops,
+            sparse=target.sparse,
+            **vars(said),
         )
         return tflite.emit(graph, plan, options)
     from edgekit.emitters import onnx_qdq
 
-    return onnx_qdq.emit(graph, plan, onnx_qdq.Options(target.activations, said.preprocessing, said.labels, said.facts))
+    return onnx_qdq.emit(graph, plan, onnx_qdq.Options(target.activations, **vars(said)))
 
 
 def emit_float(graph: ir.Model, target: Target) -> bytes:

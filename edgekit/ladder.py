@@ -40,6 +40,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {  # what a rung changes of [calibration
     "adaround": {**EQUAL, "rounding": "adaround"},
 }
 LEAST_GAIN = 0.5  # dB, for which more layers are lifted
+SPLIT = "outputs in parts"
 MIXED, TRAINED = "mixed", "quantize-aware training"
 TRAINING = {"method": "quantize-aware", "epochs": 5, "rate": 0.005}
 LIMITS = {found.name: found.field for found in gate.GATES if found.name in gate.ACCURACY}
@@ -101,35 +102,50 @@ class _Climb:
 
     def chosen(self) -> Sequence[Built]:
         """Climb, and take the rung on which the gates hold, of two the cheaper, or the best."""
-        for rung in (self._calibrated, self._mixed, self._trained):
+        for rung in (self._calibrated, self._split, self._mixed, self._trained):
             self._held = [trial for trial in rung() if trial is not None and trial.holds]
             if self._held:
                 break
         if not self._tried:
             raise UnsupportedError(self._problems)
         held = self._held
-        best = min(held, key=lambda t: t.cost) if held else max(self._tried, key=lambda t: t.score)
+        best = min(held, key=lambda t: t.cost) if held else self._best
         work = self._work
         work.rungs = [replace(rung, chosen=trial is best) for trial in self._tried for rung in trial.rungs]
         work.project, work.config, work.stages = best.work.project, best.work.config, best.work.stages
         work.warnings += [warning for warning in best.work.warnings if warning not in work.warnings]
         return best.found
 
+    @property
+    def _best(self) -> _Trial:
+        """The best rung so far, where none holds."""
+        return max(self._tried, key=lambda trial: trial.score)
+
     def _calibrated(self) -> Iterator[_Trial | None]:
         """The rungs that change how the plan is drawn and weights are rounded, up to the first that holds."""
         for name, keys in WAYS.items():
             work = self._copy(self._work)
             work.project = replace(work.project, calibration=replace(work.project.calibration, **keys))
+            work.config = replace(work.config, split_outputs=False)
             trial = self._try(name, work, lambda work: self._made.lifted)
             yield trial
             if trial is not None and trial.holds:
                 break
 
+    def _split(self) -> Iterator[_Trial | None]:
+        """The best rung with outputs that join parts of very different ranges given in these, where that is allowed."""
+        if not self._work.config.split_outputs or not self._tried:
+            return
+        work = self._copy(self._best.work)
+        work.config = replace(work.config, split_outputs=True)
+        if work.basis(self._made.lifted).joins:
+            yield self._try(SPLIT, work, lambda work: self._made.lifted)
+
     def _mixed(self) -> Iterator[_Trial | None]:
         """The fewest layers in int16, and the fewest in float; of the two that hold, what costs less is kept."""
         if not self._tried:
             return
-        base = max(self._tried, key=lambda trial: trial.score)
+        base = self._best
         subject, found = self._sensitivity(base)
         known = {str(unit.node.name) for unit in units(base.found[0].lifted.graph.graph)}
         for to, refused in self._ways(base):

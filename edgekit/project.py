@@ -74,7 +74,8 @@ class QuantizationConfig:
     """The precision (None: the target's own choice), and what may stay in float: any node, or those of a name or op.
 
     ``int16_nodes``, named alike, are those with activations of 16 bits in an artifact of 8; ``recurrent`` is the form
-    of LSTM, GRU and RNN (None: the target's own choice).
+    of LSTM, GRU and RNN (None: the target's own choice). ``split_outputs``: an output that joins parts of very
+    different ranges may be given in these parts.
 
     ``reasons`` say why a node is among them, where no project names it (``ladder``).
     """
@@ -84,6 +85,7 @@ class QuantizationConfig:
     float_nodes: tuple[str, ...] = ()
     int16_nodes: tuple[str, ...] = ()
     recurrent: str | None = None
+    split_outputs: bool = False
     reasons: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -241,6 +243,7 @@ def _quantization(table: Table) -> QuantizationConfig:
         float_nodes=table.texts("float_nodes") or (),
         int16_nodes=table.texts("int16_nodes") or (),
         recurrent=table.choice("recurrent", RECURRENT),
+        split_outputs=table.flag("split_outputs") or False,
     )
     table.close()
     return config

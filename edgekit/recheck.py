@@ -80,9 +80,9 @@ def load(project: Project, contract: Contract) -> ir.Model:
 
 def refuse_stranger(artifact: str, contract: Contract, source: str, model: ir.Model) -> None:
     """Raise ModelError when inputs or outputs of the artifact are not those of the model."""
-    inputs = ("inputs", contract.inputs, model.graph.inputs)
-    for side, ports, values in (inputs, ("outputs", contract.outputs, model.graph.outputs)):
-        found = {port.name: port.source_shape for port in ports}
+    fed = {port.name: port.source_shape for port in contract.inputs}
+    inputs = ("inputs", fed, model.graph.inputs)
+    for side, found, values in (inputs, ("outputs", contract.source_outputs, model.graph.outputs)):
         wanted = {str(value.name): tuple(shape_of(value)) for value in values}
         if _sizes(found) != _sizes(wanted):
             raise ModelError(f"{artifact}: its {side} are {_words(found)}; those of {source} are {_words(wanted)}")

@@ -27,11 +27,12 @@ from edgekit.measure import Bench
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, write
 from edgekit.passes import steps
+from edgekit.passes.split import split_outputs
 from edgekit.progress import Progress
 from edgekit.project import AGREEMENT, METRICS, Project, QuantizationConfig
 from edgekit.quant import calibrate, equalize, memory, reconstruct
 from edgekit.quant.from_qdq import Lifted
-from edgekit.quant.mixed import crushed
+from edgekit.quant.mixed import crushed, to_split
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import Method, Range
@@ -126,7 +127,11 @@ class Work:
         if not self.wants_ranges or lifted.plan is not None:
             return Basis(lifted, lifted.graph, {}, {})
         equal = lifted.graph if lifted.settled else self.equalized(lifted.graph)
-        return Basis(lifted, equal, *self.ranges(equal))
+        ranges, kept = self.ranges(equal)
+        if not self.config.split_outputs or lifted.given:
+            return Basis(lifted, equal, ranges, kept)
+        split, joins = split_outputs(equal, to_split(equal.graph, ranges))
+        return Basis(lifted, split, ranges, kept, joins)
 
     def planned(self, target: Target, basis: Basis) -> tuple[steps.Shaped, QuantPlan]:
         """The graph in the form that a target runs, and its plan."""
@@ -147,14 +152,19 @@ class Work:
         """Plan, round and emit one target's artifact."""
         precision = self.precisions[target]
         form, plan = self.planned(target, basis)
-        said = (*_about(plan, precision, target, basis.lifted), *crushed(form.model.graph, plan, basis.ranges))
+        joins = basis.joins if needs_calibration(precision) else ()
+        said = (
+            *_about(plan, precision, target, basis.lifted),
+            *crushed(form.model.graph, plan, basis.ranges),
+            *(f"output {j.name} is given in parts, {', '.join(j.parts)}: join them along axis {j.axis}" for j in joins),
+        )
         self.warnings += [line for line in said if line not in self.warnings]
         rounded = form.model
         if self.rounds(basis.lifted, form.model, plan):
             with self.stage("round", target.name):
                 rounded = self.rounded(form.model, plan)
         with self.stage("emit", target.name):
-            artifact = emit.emit(rounded, plan, target, self.description(precision))
+            artifact = emit.emit(rounded, plan, target, replace(self.description(precision), joins=joins))
         path = self.out / target.name / target.artifact_name
         return Built(
             target, basis.lifted, form.model, plan, artifact, path, coded.artifact_bytes(artifact.data, rounded, plan)

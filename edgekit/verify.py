@@ -17,11 +17,12 @@ import onnx_ir as ir
 
 from edgekit.artifact import STORED, ArtifactFile, read_artifact
 from edgekit.classes import PINNED
-from edgekit.contract import Contract
+from edgekit.contract import Contract, rejoined
 from edgekit.errors import ConfigError, DataError
 from edgekit.graph import Array, activations, selects
 from edgekit.layout import decide, identity
 from edgekit.named import ForeignCode, load_named
+from edgekit.passes.split import split_outputs
 from edgekit.progress import Progress
 from edgekit.project import AGREEMENT
 from edgekit.quant import numerics
@@ -78,7 +79,12 @@ class ArtifactModel:
 
     def outputs(self, sample: Mapping[str, Array]) -> Outputs:
         """The outputs for one sample."""
-        return self.contract.decode(self.stored(self.contract.encode(sample)))
+        return rejoined(self.ports(sample), self.contract.joins)
+
+    def ports(self, sample: Mapping[str, Array]) -> Outputs:
+        """What the file gives for one sample: real values, parts of an output apart."""
+        stored = self.stored(self.contract.encode(sample))
+        return {port.name: port.decode(stored[port.name]) for port in self.contract.outputs}
 
     def stored(self, inputs: Mapping[str, Array]) -> Outputs:
         """The outputs as the file stores them, for inputs as it stores them."""
@@ -181,7 +187,7 @@ def fidelity(
     with progress.task("verify", limit) as step:
         for sample in _first(samples, limit):
             wanted, got = reference.outputs(sample.inputs), candidate.outputs(sample.inputs)
-            for name, value in wanted.items():
+            for name, value in rejoined(wanted, candidate.contract.joins).items():
                 if name in unsized:
                     continue
                 outputs.setdefault(name, Noise()).add(value, got[name].reshape(value.shape), keep_mean=True)
@@ -280,7 +286,7 @@ def parity(
     most = 0.0
     equal = total = agreed = count = 0
     for sample in _first(samples, limit):
-        a, b = one.outputs(sample.inputs), other.outputs(sample.inputs)
+        a, b = one.ports(sample.inputs), other.ports(sample.inputs)
         for key in a:
             steps = np.rint(np.abs(a[key] - b[key]) / _step(one, other, key))
             most = max(most, float(steps.max()))
@@ -369,14 +375,16 @@ def verify_artifact(
     """A finished artifact against the source graph: fidelity, and with ``metric`` (name, function) the evaluation."""
     from edgekit.runtimes import read
 
-    data, prepared = read(artifact), lift(model).graph
-    equalized = bool(read_artifact(data).metadata.get("calibration", {}).get("equalize"))
+    data, lifted = read(artifact), lift(model).graph
+    file = read_artifact(data)
+    prepared, _ = split_outputs(lifted, [join.name for join in file.contract.joins])
+    equalized = bool(file.metadata.get("calibration", {}).get("equalize"))
     found = fidelity(prepared, data, samples, progress, equalized=equalized)
     if metric is None:
         return found, None
     name, function = metric
     total = len(samples) if isinstance(samples, Sized) else 0
-    reference = evaluate(FloatModel(prepared), samples, function, progress, "evaluate float", total)
+    reference = evaluate(FloatModel(lifted), samples, function, progress, "evaluate float", total)
     mine = evaluate(ArtifactModel(data, name=str(artifact)), samples, function, progress, "evaluate artifact", total)
     return found, compared(name, reference, mine)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sample_reports import FULL
 
-from edgekit.contract import Contract, Port
+from edgekit.contract import Contract, Join, Port
 from edgekit.diagnose.diagnosis import Diagnosis, Loss
 from edgekit.gate import GATES
 from edgekit.measure import Measurement
@@ -52,6 +52,7 @@ VALUES += [
     model.Stage,
     Measurement,
     Contract,
+    Join,
     Port,
     Diagnosis,
     Loss,

@@ -42,5 +42,7 @@ def subject_of(work: Work, built: Built) -> Subject:
     """What an artifact holds, in a form for ONNX: it has no integer loop, and all steps share their scales."""
     unrolled = copy.copy(work)
     unrolled.config = replace(work.config, recurrent="unrolled")
-    form, plan = unrolled.planned(built.target, work.basis(built.lifted))
-    return Subject(form, plan, work.rounded(form.model, plan) if work.rounds(built.lifted, form.model, plan) else None)
+    basis = work.basis(built.lifted)
+    form, plan = unrolled.planned(built.target, basis)
+    rounds = work.rounds(built.lifted, form.model, plan)
+    return Subject(form, plan, work.rounded(form.model, plan) if rounds else None, basis.joins)

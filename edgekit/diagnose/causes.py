@@ -101,7 +101,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "mixed-range concat",
         ((ALONE, Limit("part_levels", most=32)),),
-        "[calibration] equalize = true; of an output: [model] outputs = [its parts]",
+        "[calibration] equalize = true; of an output: [quantization] split_outputs = true",
         "mixed-range-concat",
     ),
     Cause(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgekit.contract import Join, rejoined
 from edgekit.emitters import onnx_qdq
 from edgekit.errors import DataError
 from edgekit.graph import Array, Unit, activations, constant, selects, units
@@ -49,12 +50,14 @@ def forget(_stage: str, _depends_on: Any, make: Callable[[], Any]) -> Any:
 class Subject:
     """What is looked at: a float graph in a form that ONNX can hold, and its plan.
 
-    ``rounded`` is the same graph with its weights on the plan's grid, where ``quant.reconstruct`` put them there.
+    ``rounded`` is the same graph with its weights on the plan's grid, where ``quant.reconstruct`` put them there;
+    ``joins`` what outputs of the source it gives in parts.
     """
 
     form: Shaped
     plan: QuantPlan
     rounded: ir.Model | None = None
+    joins: tuple[Join, ...] = ()
 
     @property
     def hashes(self) -> list[str]:
@@ -169,7 +172,7 @@ class _Trial:
             raise DataError("sensitivity: the data holds no samples; at least one is needed")
         self._subject, self.samples, self._metric = subject, samples, metric
         self.reference = FloatModel(subject.form.model)
-        self._wanted = [self.reference.outputs(sample.inputs) for sample in samples]
+        self._wanted = [rejoined(self.reference.outputs(sample.inputs), subject.joins) for sample in samples]
         self._static = any(str(value.name) in subject.plan for value in activations(subject.form.model.graph))
         self._unsized = {v.name for v in subject.form.model.graph.outputs if selects(v.producer())}
 
@@ -199,7 +202,7 @@ class _Trial:
 
         def predictions() -> Iterator[tuple[Outputs, Any]]:
             for sample, wanted in zip(self.samples, self._wanted, strict=True):
-                got = runner.outputs(sample.inputs)
+                got = rejoined(runner.outputs(sample.inputs), self._subject.joins)
                 self._got.append(got)
                 for name, value in wanted.items():
                     if name not in self._unsized:

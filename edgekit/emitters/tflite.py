@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgekit.contract import Contract, Port
+from edgekit.contract import Contract, Join, Port
 from edgekit.emitters import Artifact, sparse, tflite_bytes
 from edgekit.emitters.lowering import Lowering
 from edgekit.emitters.metadata import describe
@@ -37,6 +37,7 @@ class Options:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    joins: tuple[Join, ...] = ()
 
 
 def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Artifact:
@@ -62,6 +63,7 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
         tuple(port for _, port in outputs),
         dict(options.preprocessing),
         options.labels,
+        options.joins,
     )
     if options.sparse:
         sparse.store(written)

@@ -3,9 +3,9 @@
     python benchmarks/lifting.py [CASE ...]
 
 Each case of ``planted.py`` is built as in ``ladder.py``, but what could mend it without lifting layers is left out:
-ranges are from minimum to maximum and nothing is equalized, with weights rounded to the nearest integer, and by
-``reconstruct``. Then the ladder lifts the fewest layers with which the artifacts of both formats lose at most a point, to
-int16 and to float.
+ranges are from minimum to maximum, nothing is equalized, and weights are rounded to the nearest integer or by
+``reconstruct``. Then the ladder lifts the fewest layers with which the artifacts of both formats lose at most a point,
+to int16 and to float.
 """
 
 from __future__ import annotations

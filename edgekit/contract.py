@@ -123,8 +123,8 @@ class Contract:
         return rejoined({port.name: port.decode(outputs[port.name]) for port in self.outputs}, self.joins)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that ``from_json`` reads back to an equal contract."""
-        return asdict(self)
+        """A JSON object that ``from_json`` reads back to an equal contract; ``joins`` only where there are any."""
+        return {key: value for key, value in asdict(self).items() if value or key != "joins"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Contract:

@@ -31,21 +31,21 @@ def splits(value: ir.Value) -> bool:
 def split_outputs(model: ir.Model, names: Collection[str]) -> tuple[ir.Model, tuple[Join, ...]]:
     """A copy of a prepared model whose outputs of these names give way to their parts, and what joins them again."""
     copy = model.clone()
-    graph, joins, outputs = copy.graph, [], list[ir.Value]()
-    whole = [value for value in graph.outputs if value.name in names and splits(value)]
-    for value in graph.outputs:
+    graph, joins, outputs = copy.graph, list[Join](), list[ir.Value]()
+    whole = list(graph.outputs)
+    for value in whole:
         node = value.producer()
-        if value not in whole or node is None:
+        parts = [part_of(part) for part in node.inputs if part is not None] if node is not None else []
+        if node is None or value.name not in names or not splits(value) or not {*parts}.isdisjoint(outputs):
             outputs.append(value)
             continue
-        parts = [part_of(part) for part in node.inputs if part is not None]
         axis = int(attributes(node)["axis"]) % len(shape_of(value))
         joins.append(Join(str(value.name), axis, tuple(str(part.name) for part in parts)))
         outputs += parts
     graph.outputs[:] = outputs
     for value in whole:
         node = value.producer()
-        if node is not None and not value.uses():
+        if node is not None and value not in outputs and not value.uses():
             copies = [part.producer() for part in node.inputs if part is not None and part_of(part) is not part]
             drop(graph, node)
             drop(graph, *(c for c in dict.fromkeys(copies) if c is not None and not c.outputs[0].uses()))

@@ -51,6 +51,7 @@ def emit(graph: ir.Model, plan: QuantPlan, target: Target, description: Descript
             io_dtype=target.io_dtype,
             ops=target.ops,
             sparse=target.sparse,
+            delegated=target.runtime == "litert",
             **vars(said),
         )
         return tflite.emit(graph, plan, options)

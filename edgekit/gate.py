@@ -81,7 +81,7 @@ def _latency(rank: int) -> Gate:
 
 
 _NO_EVALUATION = "evaluation.data is not set"
-_NO_AGREEMENT = f"{_NO_EVALUATION}, or the first output is not a score for each class"
+_NO_AGREEMENT = f"{_NO_EVALUATION}, or there are no scores"
 _NO_AUDIT = "the artifact was not audited"
 _NO_LATENCY = "the artifact was not timed"
 

@@ -315,6 +315,9 @@ class Work:
         """What was found out about one artifact, its gates judged."""
         other = next((b for b in all_built if b.target.format != built.target.format and b.plan == built.plan), None)
         checked, data = audit(built.artifact.data), built.artifact.data
+        calibration = facts["calibration"]  # a rung of the ladder may draw its ranges otherwise
+        if calibration is not None:
+            calibration = replace(calibration, range=self.project.calibration.range)
         report = Report(
             edgekit=__version__,
             reproduce=self.command,
@@ -339,7 +342,7 @@ class Work:
             rungs=tuple(self.rungs),
             lifts=built.plan.lifts,
             stages=self.stages_of(built.target),
-            **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
+            **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes), "calibration": calibration},
         )
         return replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
 

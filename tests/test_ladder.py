@@ -117,6 +117,7 @@ def test_it_climbs_until_the_gates_of_all_targets_hold_and_no_further(project: P
     for report in reports:
         assert tried(report) == ["plain"] and report.gates[0].status == "pass"
         assert all(rung.holds and rung.chosen for rung in report.rungs) and len(report.rungs) == 2
+        assert report.calibration is not None and report.calibration.range == "minmax"
     plain = min(rung.snr_db or 0.0 for rung in reports[0].rungs)
     gates = f"[gates.{ONNX}]\nsnr = {plain + 5}\n[gates.{TFLITE}]\nsnr = 1\n"
     (project / "edgekit.toml").write_text(PROJECT + gates)

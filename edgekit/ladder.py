@@ -86,6 +86,11 @@ class _Trial:
         return min(float("-inf") if value is None else value for value in values)
 
     @property
+    def snr_db(self) -> float:
+        """The signal-to-noise ratio of the worst output of all targets."""
+        return min(float("-inf") if rung.snr_db is None else rung.snr_db for rung in self.rungs)
+
+    @property
     def cost(self) -> tuple[bool, float]:
         """What tells two apart that both hold: first whether they fit, then the product of all sizes and latencies."""
         return not self.fits, math.prod(rung.bytes * (rung.p50_ms or math.inf) for rung in self.rungs)
@@ -175,10 +180,12 @@ class _Climb:
     def _fewest(self, base: _Trial, to: str, order: Sequence[lifting.Candidate]) -> _Trial | None:
         """Twice as many until the gates hold or little is left to gain, then fewer; in float never all."""
         fails, holds, count, most = 0, 0, 1, len(order) - (to == lifting.FLOAT)
-        best = None
-        while not holds and fails < most and (not fails or order[fails].gain_db > LEAST_GAIN):
+        best, before, pays = None, base, True
+        while not holds and fails < most and pays:
             trial = self._lifted(base, to, order[:count])
             best = trial if trial and trial.holds else best
+            if trial:
+                pays, before = _pays(order[fails:], count - fails, trial.snr_db - before.snr_db), trial
             fails, holds, count = (fails, count, count) if best else (count, 0, min(2 * count, most))
         while holds - fails > 1:
             middle = (holds + fails) // 2
@@ -242,6 +249,12 @@ class _Climb:
         trial = _Trial(work, found, rungs, fits)
         self._tried.append(trial)
         return trial
+
+
+def _pays(order: Sequence[lifting.Candidate], count: int, won: float) -> bool:
+    """Whether to lift more: much is left to win, and the first ``count`` won (dB) half of what they should."""
+    left = order[count].gain_db if count < len(order) else 0.0
+    return left > LEAST_GAIN and won > min(LEAST_GAIN, (order[0].gain_db - left) / 2)
 
 
 def _rung(name: str, built: Built, holds: bool, seconds: float) -> Rung:

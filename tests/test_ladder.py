@@ -18,6 +18,7 @@ from edgekit.compress import adaround
 from edgekit.diagnose import sensitivity
 from edgekit.diagnose.built import of_built
 from edgekit.errors import ConfigError, DataError
+from edgekit.lifting import Candidate
 from edgekit.passes import prepare
 from edgekit.project import QuantizationConfig, load_project
 from edgekit.reference import serialize
@@ -273,3 +274,14 @@ def test_agreement_wants_a_score_for_each_class(tmp_path: Path) -> None:
     said = "auto cannot climb for the gate agreement: the first output is not a score for each class; snr asks for none"
     with pytest.raises(ConfigError, match=said):
         climbed(folder, f'agreement = 0.9\n{evaluation}"own_metric_of_ladder:one"\n', (TFLITE,))
+
+
+def test_more_is_lifted_only_where_it_pays() -> None:
+    order = [Candidate((str(gain),), "", gain) for gain in (8.0, 2.0, 0.3)]
+    pays = ladder._pays
+    assert pays(order, 1, 5.0) and pays(order, 1, 0.6)  # 6 dB were to be won, and half a decibel is worth a layer
+    assert not pays(order, 1, 0.2)  # noise that comes from elsewhere
+    assert not pays(order, 2, 7.0)  # what is left is too little
+    even = [Candidate((str(i),), "", 1.0 - 0.05 * i) for i in range(20)]
+    assert pays(even, 1, 0.05) and not pays(even, 1, 0.02)
+    assert not pays(order, 3, 9.0)

@@ -13,6 +13,7 @@ from edgekit.contract import Join
 from edgekit.emitters import Artifact
 from edgekit.measure import Measurement
 from edgekit.output import prepare_folder, write
+from edgekit.profile import LayerTimes
 from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.ranges import Range
@@ -69,6 +70,7 @@ class Built:
     evaluation: Evaluation | None = None
     latency: Measurement | None = None
     float_latency: Measurement | None = None
+    layer_times: LayerTimes | None = None
     float_bytes: int = 0
 
     def keep(self) -> None:

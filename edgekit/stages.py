@@ -21,13 +21,14 @@ from edgekit.audit import audit
 from edgekit.built import Basis, Built
 from edgekit.compress import coded
 from edgekit.device import Device
-from edgekit.errors import DataError, UnsupportedError
+from edgekit.errors import DataError, EdgekitError, UnsupportedError
 from edgekit.graph import Array, shape_of
 from edgekit.measure import Bench
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, write
 from edgekit.passes import steps
 from edgekit.passes.split import split_outputs
+from edgekit.profile import profile
 from edgekit.progress import Progress
 from edgekit.project import AGREEMENT, METRICS, Project, QuantizationConfig
 from edgekit.quant import calibrate, equalize, memory, reconstruct
@@ -257,6 +258,8 @@ class Work:
                 step()
                 self._measure_float(built, graph, bench)
             step()
+        with self.stage("profile", name):
+            self._profile(built)
 
     def _threads(self, target: Target) -> int:
         """Those of the device, where one measures."""
@@ -283,6 +286,13 @@ class Work:
         with TemporaryDirectory(prefix="edgekit-") as folder:
             beside = write(Path(folder) / f"float.{built.target.format}", floating)
             built.float_latency = bench.glance(beside, self._threads(built.target))
+
+    def _profile(self, built: Built) -> None:
+        """The time of every layer, on this machine: what a device's runtime can tell is not asked for."""
+        try:
+            built.layer_times = profile(built.path, threads=built.target.threads)
+        except EdgekitError as error:  # it has run before, so this is the profiler's doing
+            self.warnings.append(f"{built.target.name}: layers are not timed: {error}")
 
     def _evaluated(self, built: Built, graph: ir.Model, samples: Samples) -> Evaluation:
         if self._float_result is None:
@@ -337,6 +347,7 @@ class Work:
             parity=_parity(built, other, self.judging) if other is not None and _integer_outputs(built) else None,
             latency=built.latency,
             float_latency=built.float_latency,
+            layer_times=built.layer_times,
             warnings=tuple(self.warnings),
             compression=tuple(self.compression),
             rungs=tuple(self.rungs),
@@ -350,12 +361,12 @@ class Work:
         """The stages that all targets share, and those of one."""
         return (*self.stages.get("", ()), *self.stages.get(target.name, ()))
 
-    def publish(self, built: Built, report: Report) -> Report:
-        """Write everything but the artifact, the report last."""
+    def publish(self, built: Built, report: Report, reports: Sequence[Report]) -> Report:
+        """Write everything but the artifact, the report last; ``reports`` are those of all targets."""
         folder = built.path.parent
         write(folder / "plan.json", json.dumps(built.plan.to_json(), indent=1) + "\n")
         write(folder / "contract.json", json.dumps(report.contract, indent=2) + "\n")
-        write(folder / "report.html", html.render(report))
+        write(folder / "report.html", html.render(report, reports))
         write(folder / "report.json", report_json.render(report))
         return report
 

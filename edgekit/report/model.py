@@ -14,6 +14,7 @@ from edgekit.audit.facts import AuditedOp
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.measure import Measurement
+from edgekit.profile.facts import LayerTimes
 from edgekit.quant.plan import Lift
 from edgekit.report.codec import decode, encode
 
@@ -195,6 +196,7 @@ class Report:
     parity: Parity | None = None
     latency: Measurement | None = None
     float_latency: Measurement | None = None
+    layer_times: LayerTimes | None = None
     gates: tuple[Verdict, ...] = ()
     warnings: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()

@@ -73,8 +73,10 @@ def prepared(
         graph, given = lifted.graph, lifted.given
     work.config = config = emit.resolved(graph, project.quantization, str(project.file))
     work.precisions = precisions = {t: emit.precision_of(graph, t, config.precision) for t in profiles}
+    if config.int16_nodes and any(step.method.name == "quantize-aware" for step in work.compress_steps):
+        raise ConfigError(f"{project.file}:quantization.int16_nodes: quantize-aware trains for 8 bits in all layers")
     emit.refuse_unsupported(graph, precisions, config, given)
-    if given and set(precisions.values()) != {"int8"}:
+    if given and (config.int16_nodes or set(precisions.values()) != {"int8"}):
         raise ConfigError("the model is quantized to int8 already; another precision needs the float model")
     work.warnings += emit.unasked(precisions, config.precision)
     calibrated = work.wants_ranges or bool(project.calibration.data)

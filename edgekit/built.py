@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from edgekit.contract import Join
 from edgekit.emitters import Artifact
 from edgekit.measure import Measurement
 from edgekit.output import prepare_folder, write
@@ -28,7 +29,8 @@ class Basis:
     """What every target's artifact is made from.
 
     ``equal`` is the graph with its channels equalized, to which the ranges belong; ``kept`` are the ranges that hold in
-    all steps of recurrent layers, ``methods`` how each range was drawn where that was chosen by tensor.
+    all steps of recurrent layers, ``methods`` how each range was drawn where that was chosen by tensor, ``joins`` what
+    the model's outputs are split into.
     """
 
     lifted: Lifted
@@ -36,6 +38,7 @@ class Basis:
     ranges: Mapping[str, Range]
     kept: Mapping[str, Range]
     methods: Mapping[str, str] = field(default_factory=dict)
+    joins: tuple[Join, ...] = ()
 
 
 @dataclass(frozen=True)

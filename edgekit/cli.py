@@ -66,7 +66,7 @@ def cli() -> None:
 )
 @click.option("--allow-float", "quantization__allow_float", is_flag=True, default=None, help="Let ops stay in float.")
 @click.option("--evaluation", "evaluation__data", metavar="DATA", help="Held-out data with labels.")
-@click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5, agreement or module:function.")
 @device_option
 @junit_option
 @markdown_option
@@ -163,7 +163,7 @@ def bench(artifact: Path, against: Path | None, device: str | None, config: Path
 @config_option
 @click.option("--weights", "model__weights", metavar="FILE", help="The model's weights: safetensors, or a state_dict.")
 @click.option("--samples", "evaluation__samples", type=int, metavar="N", help="How many samples; all by default.")
-@click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5, agreement or module:function.")
 @device_option
 @quiet_flag
 @json_flag
@@ -195,7 +195,7 @@ def verify(artifact: Path, model: str | None, config: Path | None, device: str |
 @click.option("--weights", "model__weights", metavar="FILE", help="The model's weights: safetensors, or a state_dict.")
 @click.option("--calibration", "calibration__data", metavar="DATA", help=".npz, .npy, a folder, or module:iterable.")
 @click.option("--evaluation", "evaluation__data", metavar="DATA", help="Held-out data.")
-@click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5 or module:function.")
+@click.option("--metric", "evaluation__metric", metavar="METRIC", help="top1, top5, agreement or module:function.")
 @quiet_flag
 @json_flag
 def diagnose(model: str | None, target: str, out: Path, config: Path | None, **flags: Any) -> None:

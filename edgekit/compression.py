@@ -159,8 +159,8 @@ class _Compiler:
         given, prepared = self._work.project.calibration, prepare(graph)
         rules = Rules(weight_range=given.weight_range, per_channel=given.per_channel)
         for target, precision in self._work.precisions.items():
-            form = emit.form(prepared, target, precision, self._work.config.recurrent)
-            asked = emit.rules_of(target, form.nodes(self._work.config.float_nodes))
+            form = emit.form(prepared, target, precision, self._work.config)
+            asked = emit.rules_of(target, form, self._work.config)
             rules = replace(
                 rules,
                 per_channel_fully_connected=rules.per_channel_fully_connected and asked.per_channel_fully_connected,

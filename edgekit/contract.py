@@ -6,7 +6,7 @@ The source model speaks float32 in its own axis order. An artifact may store an 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -71,13 +71,45 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Join:
+    """An output of the source model that the artifact gives in ``parts``, to be joined along the source's ``axis``."""
+
+    name: str
+    axis: int
+    parts: tuple[str, ...]
+
+
+def rejoined(outputs: Mapping[str, Array], joins: Sequence[Join]) -> dict[str, Array]:
+    """Outputs by name, in source layout, those that are given in parts joined where the source model has them."""
+    part_of = {part: join for join in joins for part in join.parts}
+    found: dict[str, Array] = {}
+    for name, value in outputs.items():
+        join = part_of.get(name)
+        if join is None:
+            found[name] = value
+        elif join.name not in found:
+            found[join.name] = np.concatenate([outputs[part] for part in join.parts], join.axis)
+    return found
+
+
+@dataclass(frozen=True)
 class Contract:
-    """Names, order, shapes, layouts, dtypes and scales of an artifact's inputs and outputs, and its preprocessing."""
+    """Names, order, shapes, layouts, dtypes and scales of an artifact's inputs and outputs, and its preprocessing.
+
+    ``joins`` say which of the source model's outputs are given in parts.
+    """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    joins: tuple[Join, ...] = ()
+
+    @property
+    def source_outputs(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the source model's outputs, by name."""
+        shapes = {port.name: np.empty(port.source_shape, np.bool_) for port in self.outputs}
+        return {name: value.shape for name, value in rejoined(shapes, self.joins).items()}
 
     def encode(self, sample: Mapping[str, Array]) -> dict[str, Array]:
         """Source-layout float values by input name -> what the artifact wants. Raises DataError on a missing input."""
@@ -87,12 +119,12 @@ class Contract:
         return {port.name: port.encode(sample[port.name]) for port in self.inputs}
 
     def decode(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The artifact's outputs by name -> real values in source layout."""
-        return {port.name: port.decode(outputs[port.name]) for port in self.outputs}
+        """The artifact's outputs by name -> the source model's, real values in source layout."""
+        return rejoined({port.name: port.decode(outputs[port.name]) for port in self.outputs}, self.joins)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that ``from_json`` reads back to an equal contract."""
-        return asdict(self)
+        """A JSON object that ``from_json`` reads back to an equal contract; ``joins`` only where there are any."""
+        return {key: value for key, value in asdict(self).items() if value or key != "joins"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Contract:
@@ -106,6 +138,7 @@ class Contract:
             tuple(map(port, value["outputs"])),
             dict(value.get("preprocessing", {})),
             tuple(value.get("labels", ())),
+            tuple(Join(item["name"], item["axis"], tuple(item["parts"])) for item in value.get("joins", ())),
         )
 
     def differences(self, other: Contract) -> list[str]:

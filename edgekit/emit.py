@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import onnx_ir as ir
 
+from edgekit.contract import Join
 from edgekit.emitters import Artifact
 from edgekit.errors import ConfigError, UnsupportedError
 from edgekit.graph import Unit, activations, all_units, units
 from edgekit.passes.steps import Shaped, fuses, recurrent_nodes, shaped
+from edgekit.passes.width import with_copies
 from edgekit.project import QuantizationConfig
 from edgekit.quant.kernels import (
     activations_of,
@@ -21,8 +23,8 @@ from edgekit.quant.kernels import (
     has_integer_kernel,
     touches_floats,
 )
-from edgekit.quant.plan import QParams, QuantPlan
-from edgekit.quant.precision import STATIC, default_precision, plan_for
+from edgekit.quant.plan import Lift, QParams, QuantPlan
+from edgekit.quant.precision import STATIC, default_precision, plan_for, real_nodes
 from edgekit.quant.solve import Rules
 from edgekit.target import Target
 from edgekit.toml_table import near_misses
@@ -30,11 +32,12 @@ from edgekit.toml_table import near_misses
 
 @dataclass(frozen=True)
 class Description:
-    """What an artifact says of itself, beside its contract and its plan's hash."""
+    """What an artifact says of itself beside its inputs and outputs, which are read off the graph, and its plan."""
 
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    joins: tuple[Join, ...] = ()
 
 
 def emit(graph: ir.Model, plan: QuantPlan, target: Target, description: Description | None = None) -> Artifact:
@@ -44,24 +47,22 @@ def emit(graph: ir.Model, plan: QuantPlan, target: Target, description: Descript
         from edgekit.emitters import tflite
 
         options = tflite.Options(
-            target.input_layout,
-            target.io_dtype,
-            target.ops,
-            target.sparse,
-            target.runtime == "litert",
-            said.preprocessing,
-            said.labels,
-            said.facts,
+            input_layout=target.input_layout,
+            io_dtype=target.io_dtype,
+            ops=target.ops,
+            sparse=target.sparse,
+            delegated=target.runtime == "litert",
+            **vars(said),
         )
         return tflite.emit(graph, plan, options)
     from edgekit.emitters import onnx_qdq
 
-    return onnx_qdq.emit(graph, plan, onnx_qdq.Options(target.activations, said.preprocessing, said.labels, said.facts))
+    return onnx_qdq.emit(graph, plan, onnx_qdq.Options(target.activations, **vars(said)))
 
 
 def emit_float(graph: ir.Model, target: Target) -> bytes:
     """The float32 model in the target's format, to measure the artifact against."""
-    graph = form(graph, target, "float32").model
+    graph = form(graph, target, "float32", QuantizationConfig()).model
     if target.format == "tflite":
         from edgekit.emitters import tflite
 
@@ -72,18 +73,23 @@ def emit_float(graph: ir.Model, target: Target) -> bytes:
 
 
 FLOAT_WHERE_ALLOWED = ("LayerNormalization",)  # its integers are as good and slower
+ALLOWED = "as good and slower in integers; floats are allowed"
+NAMED = "named in [quantization]"
+WITH_INT16 = ("int8", "mixed")  # precisions in which single nodes may have activations of 16 bits
 FORMS = {"tflite": ("loop", "unrolled"), "onnx": ("whole", "unrolled")}  # where the target does not say
 
 
-def form(graph: ir.Model, target: Target, precision: str, asked: str | None = None) -> Shaped:
-    """The graph with its recurrent nodes in the form asked for, else in the first of the target's that they can have.
+def form(graph: ir.Model, target: Target, precision: str, config: QuantizationConfig) -> Shaped:
+    """The graph with its recurrent nodes in the form asked for, else in the first of the target's that they can have,
+    and with copies around what has 16 bits.
 
-    Raises UnsupportedError that names every node which has none of them.
+    Raises UnsupportedError that names every node which has no such form.
     """
-    wanted = (asked,) if asked else _forms(target)
+    wanted = _wanted(target, config)
     chosen = {
-        str(node.name): next((f for f in wanted if _has_form(node, f, target.format, precision)), None)
+        str(node.name): next((f for f in wanted if _has_form(node, f, target.format, width)), None)
         for node in recurrent_nodes(graph.graph)
+        for width in ["int16x8" if node.name in config.int16_nodes else precision]
     }
     problems = [
         f"{target.name}: node {name}: has no form {' or '.join(wanted)} in {precision}; unrolled is always there"
@@ -92,7 +98,17 @@ def form(graph: ir.Model, target: Target, precision: str, asked: str | None = No
     ]
     if problems:
         raise UnsupportedError(problems)
-    return shaped(graph, lambda node: chosen[str(node.name)] or "")
+    found = shaped(graph, lambda node: chosen[str(node.name)] or "")
+    if not config.int16_nodes or precision not in WITH_INT16:
+        return found
+    real = {str(unit.node.name) for unit in units(found.model.graph) if not has_integer_kernel(unit)}
+    wide = {*found.nodes(config.int16_nodes)} - real
+    real |= {*found.nodes(config.float_nodes), *(real_nodes(found.model, wide) if precision == "mixed" else ())}
+    return with_copies(found, wide, real)
+
+
+def _wanted(target: Target, config: QuantizationConfig) -> tuple[str, ...]:
+    return (config.recurrent,) if config.recurrent else _forms(target)
 
 
 def _forms(target: Target) -> tuple[str, ...]:
@@ -128,28 +144,53 @@ def unasked(precisions: Mapping[Target, str], asked: str | None) -> list[str]:
 
 
 def resolved(graph: ir.Model, config: QuantizationConfig, file: str) -> QuantizationConfig:
-    """The settings with the nodes that their ``float_nodes`` patterns (``fnmatch``) name, by node name or op.
+    """The settings with the nodes that the patterns (``fnmatch``) of ``float_nodes`` and ``int16_nodes`` name, by node
+    name or op.
 
-    Where floats are allowed, those of ``FLOAT_WHERE_ALLOWED`` are among them.
+    Where floats are allowed, those of ``FLOAT_WHERE_ALLOWED`` are float.
 
-    Raises ConfigError for a pattern that names none: what it was to keep in float would be stored in integers.
+    Raises ConfigError for a pattern that names none: what it was to keep out of int8 would be stored so; and for a node
+    that is named as both.
     """
     nodes = [unit.node for unit in units(graph.graph)]
-    found: list[str] = []
-    for pattern in config.float_nodes:
+    real = _named(nodes, config.float_nodes, f"{file}:quantization.float_nodes")
+    wide = _named(nodes, config.int16_nodes, f"{file}:quantization.int16_nodes")
+    for name in wide:
+        if name in real:
+            raise ConfigError(f"{file}:quantization.int16_nodes: {name} is one of the float_nodes")
+    allowed = [str(node.name) for node in nodes if config.allow_float and node.op_type in FLOAT_WHERE_ALLOWED]
+    allowed = [name for name in allowed if name not in (*real, *wide)]
+    reasons = dict.fromkeys(allowed, ALLOWED)
+    return replace(config, float_nodes=(*real, *allowed), int16_nodes=tuple(wide), reasons=reasons)
+
+
+def _named(nodes: Sequence[ir.Node], patterns: Sequence[str], key: str) -> list[str]:
+    """The names of the nodes that patterns name, each once."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
         named = [str(n.name) for n in nodes if fnmatchcase(n.op_type, pattern) or fnmatchcase(str(n.name), pattern)]
         if not named:
             hint = near_misses(pattern, [*(str(n.name) for n in nodes), *(n.op_type for n in nodes)])
-            raise ConfigError(f"{file}:quantization.float_nodes: no node has the name or op {pattern}{hint}")
-        found += named
-    if config.allow_float:
-        found += [str(node.name) for node in nodes if node.op_type in FLOAT_WHERE_ALLOWED]
-    return replace(config, float_nodes=tuple(dict.fromkeys(found)))
+            raise ConfigError(f"{key}: no node has the name or op {pattern}{hint}")
+        found |= dict.fromkeys(named)
+    return list(found)
 
 
-def rules_of(target: Target, float_nodes: Sequence[str] = (), given: Mapping[str, QParams] | None = None) -> Rules:
-    """What a target and a project ask of a plan, and the scales that the model came with."""
-    return Rules(target.per_channel_fully_connected, frozenset(float_nodes), given or {})
+def rules_of(
+    target: Target, form: Shaped, config: QuantizationConfig, given: Mapping[str, QParams] | None = None
+) -> Rules:
+    """What a target and a project ask of the plan of a form, and the scales that the model came with."""
+    return Rules(
+        target.per_channel_fully_connected,
+        frozenset(form.nodes(config.float_nodes)),
+        frozenset(form.nodes(config.int16_nodes)),
+        tuple(
+            Lift(name, to, config.reasons.get(name, NAMED))
+            for to, names in (("int16", config.int16_nodes), ("float", config.float_nodes))
+            for name in names
+        ),
+        given or {},
+    )
 
 
 def refuse_unsupported(
@@ -166,15 +207,17 @@ def refuse_unsupported(
     """
     problems: list[str] = []
     for target, precision in precisions.items():
+        if config.int16_nodes:
+            problems += _without_int16(target, precision)
         try:
-            found = form(graph, target, precision, config.recurrent)
+            found = form(graph, target, precision, config)
         except UnsupportedError as error:
             problems += error.problems
             continue
         model = found.model
         names = [*(str(value.name) for value in activations(model.graph)), *found.shared]
         ranges = dict.fromkeys(names, (-1.0, 1.0))
-        plan = plan_for(model, precision, ranges, rules_of(target, found.nodes(config.float_nodes), given))
+        plan = plan_for(model, precision, ranges, rules_of(target, found, config, given))
         if precision in STATIC and not config.allow_float:
             problems += [f"{target.name}: {problem}" for problem in _floating(model, plan, precision)]
         try:
@@ -183,6 +226,34 @@ def refuse_unsupported(
             problems += [f"{target.name}: {problem}" for problem in error.problems]
     if problems:
         raise UnsupportedError(list(dict.fromkeys(problems)))
+
+
+def _without_int16(target: Target, precision: str) -> Iterator[str]:
+    """Why nodes of an artifact cannot have activations of 16 bits."""
+    if precision not in WITH_INT16:
+        yield f"{target.name}: int16_nodes are for {' and '.join(WITH_INT16)}; its precision is {precision}"
+    elif "int16x8" not in target.precisions:
+        yield f"{target.name}: int16_nodes: this target has {', '.join(target.precisions)}, not int16x8"
+
+
+def without_int16(graph: ir.Model, target: Target, precision: str, config: QuantizationConfig) -> set[str]:
+    """The nodes of a prepared graph that a target cannot compute with activations of 16 bits."""
+    formless = {
+        str(node.name)
+        for node in recurrent_nodes(graph.graph)
+        if not any(_has_form(node, f, target.format, "int16x8") for f in _wanted(target, config))
+    }
+    if target.format != "tflite":
+        return formless
+    from edgekit.emitters import tflite
+
+    named = {str(unit.node.name) for unit in units(graph.graph)} - formless - {*config.float_nodes}
+    wide = replace(config, int16_nodes=tuple(named))
+    found = form(graph, target, precision, wide)
+    names = [*(str(value.name) for value in activations(found.model.graph)), *found.shared]
+    rules = rules_of(target, found, wide)
+    refused = tflite.refused(found.model, plan_for(found.model, precision, dict.fromkeys(names, (-1.0, 1.0)), rules))
+    return formless | {name for name in named if refused & {*found.nodes([name])}}
 
 
 def _floating(graph: ir.Model, plan: QuantPlan, precision: str) -> list[str]:

@@ -81,6 +81,7 @@ def _latency(rank: int) -> Gate:
 
 
 _NO_EVALUATION = "evaluation.data is not set"
+_NO_AGREEMENT = f"{_NO_EVALUATION}, or there are no scores"
 _NO_AUDIT = "the artifact was not audited"
 _NO_LATENCY = "the artifact was not timed"
 
@@ -102,7 +103,7 @@ GATES: tuple[Gate, ...] = (
     Gate("size", "size_bytes", _bytes, text.size, ""),
     Gate("accuracy", "accuracy", _evaluated("artifact_value"), text.percent, _NO_EVALUATION, at_least=True),
     Gate("accuracy_drop", "accuracy_drop", _evaluated("drop"), text.drop, _NO_EVALUATION),
-    Gate("agreement", "agreement", _evaluated("agreement"), text.percent, _NO_EVALUATION, at_least=True),
+    Gate("agreement", "agreement", _evaluated("agreement"), text.percent, _NO_AGREEMENT, at_least=True),
     Gate("snr", "snr_db", _worst_output, text.decibels, "the artifact was not verified", at_least=True),
     Gate("float_ops", "float_ops", float_ops, _float_ops, _NO_AUDIT),
     Gate("macs", "macs", _audited("macs"), text.count, _NO_AUDIT),

@@ -19,7 +19,8 @@ from edgekit.recipe import RANGES, load_recipe
 from edgekit.target import PRECISIONS, RECURRENT
 from edgekit.toml_table import Table, near_misses, read_toml
 
-METRICS = ("top1", "top5")
+AGREEMENT = "agreement"  # with the float model's choice, which stands for the label
+METRICS = ("top1", "top5", AGREEMENT)
 CALIBRATIONS = ("given", "auto")
 WEIGHT_RANGES = ("minmax", "mse")
 ROUNDINGS = ("reconstruct", "nearest", "adaround")
@@ -80,18 +81,28 @@ class CalibrationConfig:
 class QuantizationConfig:
     """The precision (None: the target's own choice), and what may stay in float: any node, or those of a name or op.
 
-    ``recurrent`` is the form of LSTM, GRU and RNN (None: the target's own choice).
+    ``int16_nodes``, named alike, are those with activations of 16 bits in an artifact of 8; ``recurrent`` is the form
+    of LSTM, GRU and RNN (None: the target's own choice). ``split_outputs``: an output that joins parts of very
+    different ranges may be given in these parts.
+
+    ``reasons`` say why a node is among them, where no project names it (``ladder``).
     """
 
     precision: str | None = None
     allow_float: bool = False
     float_nodes: tuple[str, ...] = ()
+    int16_nodes: tuple[str, ...] = ()
     recurrent: str | None = None
+    split_outputs: bool = False
+    reasons: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Held-out data and the metric: ``top1``, ``top5`` or ``module:function``. ``samples`` None takes all of them."""
+    """Held-out data and the metric: ``top1``, ``top5``, ``agreement`` or ``module:function``.
+
+    ``samples`` None takes all of them.
+    """
 
     data: str | None = None
     metric: str = "top1"
@@ -241,7 +252,9 @@ def _quantization(table: Table) -> QuantizationConfig:
         precision=table.choice("precision", PRECISIONS),
         allow_float=table.flag("allow_float") or False,
         float_nodes=table.texts("float_nodes") or (),
+        int16_nodes=table.texts("int16_nodes") or (),
         recurrent=table.choice("recurrent", RECURRENT),
+        split_outputs=table.flag("split_outputs") or False,
     )
     table.close()
     return config

@@ -19,11 +19,12 @@ from edgekit.graph import shape_of
 from edgekit.inputs import InputConfig
 from edgekit.preprocess import config_from_json
 from edgekit.progress import Progress
-from edgekit.project import METRICS, Project
+from edgekit.project import AGREEMENT, METRICS, Project
+from edgekit.quant.from_qdq import lift
 from edgekit.report.model import Evaluation, Fidelity
 from edgekit.runtimes import read
 from edgekit.samples import Samples, open_samples
-from edgekit.verify import metric_of, verify_artifact
+from edgekit.verify import FloatModel, choices_of, metric_of, verify_artifact
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def recheck(artifact: Path, project: Project, progress: Progress, device: Device
     configs = {name: preprocessing(name, project, contract.preprocessing) for name in ports}
     samples = open_samples(data, ports, configs, limit=project.evaluation.samples, folder=project.folder)
     name = project.evaluation.metric
+    if name == AGREEMENT:
+        samples = samples.answered(choices_of(FloatModel(lift(model).graph)))
     metric = (name, metric_of(name, project.folder)) if labelled(samples) or name not in METRICS else None
     fidelity, evaluation = verify_artifact(artifact, model, samples, progress, metric)
     there = check_device(device, artifact, samples, progress, metric and metric[1]) if device else None
@@ -77,9 +80,9 @@ def load(project: Project, contract: Contract) -> ir.Model:
 
 def refuse_stranger(artifact: str, contract: Contract, source: str, model: ir.Model) -> None:
     """Raise ModelError when inputs or outputs of the artifact are not those of the model."""
-    inputs = ("inputs", contract.inputs, model.graph.inputs)
-    for side, ports, values in (inputs, ("outputs", contract.outputs, model.graph.outputs)):
-        found = {port.name: port.source_shape for port in ports}
+    fed = {port.name: port.source_shape for port in contract.inputs}
+    inputs = ("inputs", fed, model.graph.inputs)
+    for side, found, values in (inputs, ("outputs", contract.source_outputs, model.graph.outputs)):
         wanted = {str(value.name): tuple(shape_of(value)) for value in values}
         if _sizes(found) != _sizes(wanted):
             raise ModelError(f"{artifact}: its {side} are {_words(found)}; those of {source} are {_words(wanted)}")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,25 @@ class Sample:
     name: str = ""
 
 
+Answer = Callable[[Sample], Any]
+
+
 class Samples:
     """A re-iterable stream of ``Sample``. ``labels`` are class names, where the data has them."""
 
-    def __init__(self, data: str, records: Records, inputs: Sequence[Preprocess], limit: int | None = None) -> None:
+    def __init__(
+        self,
+        data: str,
+        records: Records,
+        inputs: Sequence[Preprocess],
+        limit: int | None = None,
+        answer: Answer | None = None,
+    ) -> None:
         self.data = data
         self.inputs = {preprocess.name: preprocess for preprocess in inputs}
         self.labels = records.labels
         self._records = records
-        self._limit = limit
+        self._limit, self._answer = limit, answer
         self._count = records.count
         self._survey: Survey | None = None
         if self._count == 0:
@@ -56,7 +66,7 @@ class Samples:
         for record in self._records.take(self._picks()):
             sample = self._sample(record)
             survey.add(record, sample.inputs)
-            yield sample
+            yield sample if self._answer is None else replace(sample, label=self._answer(sample))
         if survey.count == 0:
             raise DataError(f"{self.data}: holds no samples")
         self._survey = survey
@@ -70,7 +80,11 @@ class Samples:
     def some(self, most: int) -> Samples:
         """At most so many of the data's samples, spread evenly."""
         limit = most if self._limit is None else min(most, self._limit)
-        return Samples(self.data, self._records, list(self.inputs.values()), limit)
+        return Samples(self.data, self._records, list(self.inputs.values()), limit, self._answer)
+
+    def answered(self, answer: Answer) -> Samples:
+        """The same samples, the label of each what ``answer`` says of it."""
+        return Samples(self.data, self._records, list(self.inputs.values()), self._limit, answer)
 
     @property
     def sha256(self) -> str:

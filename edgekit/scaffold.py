@@ -42,7 +42,7 @@ rounding = "reconstruct"                  # weights by what they multiply; or "n
 # Held-out data with labels; without it the accuracy gates fail.
 # [evaluation]
 # data = "test.npz"                       # arrays "images" and "labels", or a folder a class
-# metric = "top1"                         # or "top5", or module:function
+# metric = "top1"                         # or "top5", "agreement", module:function
 
 # The build fails (exit code 1) when one of these does not hold.
 [gates]

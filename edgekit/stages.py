@@ -28,12 +28,13 @@ from edgekit.measure import Bench
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, write
 from edgekit.passes import steps
+from edgekit.passes.split import split_outputs
 from edgekit.profile import profile
 from edgekit.progress import Progress
-from edgekit.project import METRICS, Project, QuantizationConfig
+from edgekit.project import AGREEMENT, METRICS, Project, QuantizationConfig
 from edgekit.quant import absorb, calibrate, choose, equalize, memory, reconstruct
 from edgekit.quant.from_qdq import Lifted
-from edgekit.quant.mixed import crushed
+from edgekit.quant.mixed import crushed, to_split
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import METHODS, Method, Range
@@ -106,9 +107,13 @@ class Work:
         self.calibration = open_calibration(self.project, ports) if calibrates else random_samples(ports)
         if not self.project.evaluation.data:
             return
-        self.evaluation = evaluation = open_evaluation(self.project, ports)
-        if self.project.evaluation.metric in METRICS and next(iter(evaluation)).label is None:
-            raise DataError(f"{evaluation.data}: has no labels, which metric {self.project.evaluation.metric} needs")
+        evaluation, metric = open_evaluation(self.project, ports), self.project.evaluation.metric
+        if metric == AGREEMENT:
+            evaluation = evaluation.answered(verify.choices_of(verify.FloatModel(graph)))
+        if metric in METRICS and next(iter(evaluation)).label is None:
+            hint = f"{AGREEMENT} needs none"
+            raise DataError(f"{evaluation.data}: has no labels, which metric {metric} needs; {hint}")
+        self.evaluation = evaluation
 
     @property
     def judging(self) -> Samples:
@@ -130,16 +135,20 @@ class Work:
         if not self.wants_ranges or lifted.plan is not None:
             return Basis(lifted, lifted.graph, {}, {})
         equal = lifted.graph if lifted.settled else self.equalized(lifted.graph)
-        return Basis(lifted, equal, *self.ranges(equal))
+        ranges, kept, methods = self.ranges(equal)
+        if not self.config.split_outputs or lifted.given:
+            return Basis(lifted, equal, ranges, kept, methods)
+        split, joins = split_outputs(equal, to_split(equal.graph, ranges))
+        return Basis(lifted, split, ranges, kept, methods, joins)
 
     def planned(self, target: Target, basis: Basis) -> tuple[steps.Shaped, QuantPlan]:
         """The graph in the form that a target runs, and its plan."""
         precision, config = self.precisions[target], self.config
         graph = basis.equal if needs_calibration(precision) else basis.lifted.graph
-        form = emit.form(graph, target, precision, config.recurrent)
+        form = emit.form(graph, target, precision, config)
         if basis.lifted.plan is not None:
             return form, basis.lifted.plan
-        rules = emit.rules_of(target, form.nodes(config.float_nodes), basis.lifted.given)
+        rules = emit.rules_of(target, form, config, basis.lifted.given)
         given = self.project.calibration
         rules = replace(rules, weight_range=given.weight_range, per_channel=given.per_channel)
         rules = replace(rules, bounds=basis.lifted.bounds)
@@ -154,14 +163,19 @@ class Work:
         """Plan, round and emit one target's artifact."""
         precision = self.precisions[target]
         form, plan = self.planned(target, basis)
-        said = (*_about(plan, precision, target, basis.lifted), *crushed(form.model.graph, plan, basis.ranges))
+        joins = basis.joins if needs_calibration(precision) else ()
+        said = (
+            *_about(plan, precision, target, basis.lifted),
+            *crushed(form.model.graph, plan, basis.ranges),
+            *(f"output {j.name} is given in parts, {', '.join(j.parts)}: join them along axis {j.axis}" for j in joins),
+        )
         self.warnings += [line for line in said if line not in self.warnings]
         rounded = form.model
         if self.rounds(basis.lifted, form.model, plan):
             with self.stage("round", target.name):
                 rounded = self.rounded(form.model, plan)
         with self.stage("emit", target.name):
-            artifact = emit.emit(rounded, plan, target, self.description(precision))
+            artifact = emit.emit(rounded, plan, target, replace(self.description(precision), joins=joins))
         path = self.out / target.name / target.artifact_name
         return Built(
             target,
@@ -349,8 +363,9 @@ class Work:
             warnings=tuple(self.warnings),
             compression=tuple(self.compression),
             rungs=tuple(self.rungs),
+            lifts=built.plan.lifts,
             stages=self.stages_of(built.target),
-            **facts | _of_artifact(facts, built),
+            **facts | _of_artifact(facts, built, self.project.calibration.range),
         )
         return replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
 
@@ -368,12 +383,12 @@ class Work:
         return report
 
 
-def _of_artifact(facts: Mapping[str, Any], built: Built) -> dict[str, Any]:
+def _of_artifact(facts: Mapping[str, Any], built: Built, way: str) -> dict[str, Any]:
     """What all reports say alike, and yet is one artifact's: the size in float, and how its ranges were drawn."""
     calibration = facts["calibration"]
     return {
         "model": replace(facts["model"], float_bytes=built.float_bytes),
-        "calibration": replace(calibration, methods=built.methods) if calibration else None,
+        "calibration": replace(calibration, range=way, methods=built.methods) if calibration else None,
     }
 
 

@@ -45,8 +45,8 @@ class Timer:
 
     def artifact(self, prepared: ir.Model, target: Target, precision: str) -> bytes:
         """A prepared graph in the target's format, with made-up scales."""
-        form = emit.form(prepared, target, precision, self.config.recurrent)
+        form = emit.form(prepared, target, precision, self.config)
         names = [*(str(value.name) for value in activations(form.model.graph)), *form.shared]
         ranges = dict.fromkeys(names, RANGE)
-        rules = emit.rules_of(target, form.nodes(self.config.float_nodes))
+        rules = emit.rules_of(target, form, self.config)
         return emit.emit(form.model, plan_for(form.model, precision, ranges, rules), target).data

@@ -17,12 +17,14 @@ import onnx_ir as ir
 
 from edgekit.artifact import STORED, ArtifactFile, read_artifact
 from edgekit.classes import PINNED
-from edgekit.contract import Contract
+from edgekit.contract import Contract, rejoined
 from edgekit.errors import ConfigError, DataError
 from edgekit.graph import Array, activations, selects
 from edgekit.layout import decide, identity
 from edgekit.named import ForeignCode, load_named
+from edgekit.passes.split import split_outputs
 from edgekit.progress import Progress
+from edgekit.project import AGREEMENT
 from edgekit.quant import numerics
 from edgekit.quant.absorb import sites
 from edgekit.quant.equalize import Channels
@@ -78,7 +80,12 @@ class ArtifactModel:
 
     def outputs(self, sample: Mapping[str, Array]) -> Outputs:
         """The outputs for one sample."""
-        return self.contract.decode(self.stored(self.contract.encode(sample)))
+        return rejoined(self.ports(sample), self.contract.joins)
+
+    def ports(self, sample: Mapping[str, Array]) -> Outputs:
+        """What the file gives for one sample: real values, parts of an output apart."""
+        stored = self.stored(self.contract.encode(sample))
+        return {port.name: port.decode(stored[port.name]) for port in self.contract.outputs}
 
     def stored(self, inputs: Mapping[str, Array]) -> Outputs:
         """The outputs as the file stores them, for inputs as it stores them."""
@@ -194,7 +201,7 @@ def fidelity(
     with progress.task("verify", limit) as step:
         for sample in _first(samples, limit):
             wanted, got = reference.outputs(sample.inputs), candidate.outputs(sample.inputs)
-            for name, value in wanted.items():
+            for name, value in rejoined(wanted, candidate.contract.joins).items():
                 if name in unsized:
                     continue
                 outputs.setdefault(name, Noise()).add(value, got[name].reshape(value.shape), keep_mean=True)
@@ -300,7 +307,7 @@ def parity(
     most = 0.0
     equal = total = agreed = count = 0
     for sample in _first(samples, limit):
-        a, b = one.outputs(sample.inputs), other.outputs(sample.inputs)
+        a, b = one.ports(sample.inputs), other.ports(sample.inputs)
         for key in a:
             steps = np.rint(np.abs(a[key] - b[key]) / _step(one, other, key))
             most = max(most, float(steps.max()))
@@ -320,7 +327,9 @@ def _step(one: ArtifactModel, other: ArtifactModel, output: str) -> float:
 
 
 def metric_of(name: str, folder: Path) -> Metric:
-    """``top1``, ``top5``, or ``module:function`` called with an iterator of (outputs by name, label).
+    """``top1``, ``top5``, ``agreement``, or ``module:function`` called with an iterator of (outputs by name, label).
+
+    ``agreement`` wants the labels of ``choices_of``.
 
     Raises ConfigError when there is no such metric.
     """
@@ -355,7 +364,26 @@ def _top(k: int) -> Metric:
     return metric
 
 
-_BUILTIN: dict[str, Metric] = {"top1": _top(1), "top5": _top(5)}
+_BUILTIN: dict[str, Metric] = {"top1": _top(1), "top5": _top(5), AGREEMENT: _top(1)}
+
+
+def choices_of(model: FloatModel) -> Callable[[Sample], int]:
+    """What a model chooses of a sample, run once for each: the label for which ``agreement`` is the share of hits.
+
+    It raises DataError where the first output is no list of scores.
+    """
+    known: dict[str, int] = {}
+
+    def choice(sample: Sample) -> int:
+        if sample.name not in known:
+            name, scores = next(iter(model.outputs(sample.inputs).items()))
+            if scores.ndim != 2 or scores.shape[1] < 2:
+                said = f"output {name} has shape {list(scores.shape)}, not a score for each class"
+                raise DataError(f"evaluation.metric {AGREEMENT}: {said}; the gate snr needs none")
+            known[sample.name] = int(np.argmax(scores[0]))
+        return known[sample.name]
+
+    return choice
 
 
 def verify_artifact(
@@ -368,16 +396,17 @@ def verify_artifact(
     """A finished artifact against the source graph: fidelity, and with ``metric`` (name, function) the evaluation."""
     from edgekit.runtimes import read
 
-    data, prepared = read(artifact), lift(model).graph
-    said = read_artifact(data).metadata.get("calibration", {})
-    found = fidelity(
-        prepared, data, samples, progress, balanced=[key for key in ("equalize", "absorb") if said.get(key)]
-    )
+    data, lifted = read(artifact), lift(model).graph
+    file = read_artifact(data)
+    prepared, _ = split_outputs(lifted, [join.name for join in file.contract.joins])
+    said = file.metadata.get("calibration", {})
+    balanced = [key for key in ("equalize", "absorb") if said.get(key)]
+    found = fidelity(prepared, data, samples, progress, balanced=balanced)
     if metric is None:
         return found, None
     name, function = metric
     total = len(samples) if isinstance(samples, Sized) else 0
-    reference = evaluate(FloatModel(prepared), samples, function, progress, "evaluate float", total)
+    reference = evaluate(FloatModel(lifted), samples, function, progress, "evaluate float", total)
     mine = evaluate(ArtifactModel(data, name=str(artifact)), samples, function, progress, "evaluate artifact", total)
     return found, compared(name, reference, mine)
 

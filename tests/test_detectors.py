@@ -127,7 +127,7 @@ def test_an_output_of_mixed_ranges_is_warned_of_and_can_be_taken_apart(tmp_path:
     path = mixed(tmp_path)
     (line,) = [text for text in built(path, TFLITE, {}).warnings if "joins parts" in text]
     assert line.startswith("output y joins parts of very different ranges in one scale: of 256 levels share keeps ")
-    assert line.endswith("[model] outputs = ['wide', 'share'] gives each a scale of its own")
+    assert line.endswith("or [model] outputs = ['wide', 'share'], gives each a scale of its own")
     for target in (TFLITE, ONNX):
         report = built(path, target, {"model.outputs": ["wide", "share"]})
         assert not [text for text in report.warnings if "joins parts" in text]

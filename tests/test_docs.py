@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sample_reports import FULL
 
-from edgekit.contract import Contract, Port
+from edgekit.contract import Contract, Join, Port
 from edgekit.diagnose.diagnosis import Diagnosis, Loss
 from edgekit.gate import GATES
 from edgekit.measure import Measurement
@@ -45,6 +45,7 @@ VALUES = [model.Report, model.ModelFacts, model.ArtifactFacts, model.Calibration
 VALUES += [
     model.Compression,
     model.Rung,
+    model.Lift,
     model.Finding,
     model.TensorFidelity,
     model.Parity,
@@ -54,6 +55,7 @@ VALUES += [
     LayerTimes,
     LayerTime,
     Contract,
+    Join,
     Port,
     Diagnosis,
     Loss,

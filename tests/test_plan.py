@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
-from edgekit.quant.plan import HALF, LIMITS, QParams, QuantPlan
+from edgekit.quant.plan import HALF, LIMITS, Lift, QParams, QuantPlan
 
 PLAN = QuantPlan(
     {
@@ -27,6 +27,12 @@ def through_json(plan: QuantPlan) -> QuantPlan:
 
 def test_json_keeps_that_a_plan_is_exact() -> None:
     assert through_json(QuantPlan({}, exact=True)).exact and not through_json(QuantPlan({})).exact
+
+
+def test_json_keeps_what_left_int8_and_why() -> None:
+    lifts = (Lift("conv", "int16", "activations of x alone: 12.3 dB"), Lift("softmax", "float", "named"))
+    plan = replace(PLAN, lifts=lifts)
+    assert through_json(plan) == plan != PLAN and plan.sha256 != PLAN.sha256
 
 
 def test_json_gives_an_equal_plan() -> None:

@@ -147,7 +147,7 @@ def test_the_scaffold_is_a_valid_project(tmp_path: Path) -> None:
         ),
         (
             '[evaluation]\nmetric = "top2"',
-            r"evaluation.metric: 'top2' is not one of top1, top5, module:function; did you mean top",
+            r"evaluation.metric: 'top2' is not one of top1, top5, agreement, module:function; did you mean top",
         ),
         ('[evaluation]\nlabels = "none.txt"', "evaluation.labels: none.txt cannot be read"),
         ("[evaluation]\nlabels = 3", "evaluation.labels: 3 was given, a list of texts"),

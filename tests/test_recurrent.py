@@ -66,11 +66,12 @@ def built(
     known = [Sample(s) for s in samples]
     ranges = ranges_of(observe(stepped.model, known, how, SilentProgress(), len(samples)), how)
     kept = steps.across_steps(ranges, stepped.shared)
-    found = emit.form(graph, target, precision, form)
+    config = QuantizationConfig(recurrent=form)
+    found = emit.form(graph, target, precision, config)
     kept |= memory.limits(graph, known, kept)
     return emit.emit(
         found.model,
-        plan_for(found.model, precision, steps.ranges_of(found, ranges, kept), emit.rules_of(target)),
+        plan_for(found.model, precision, steps.ranges_of(found, ranges, kept), emit.rules_of(target, found, config)),
         target,
     )
 
@@ -281,10 +282,11 @@ def test_nodes_that_shall_stay_float_are_all_that_they_are_written_as(form: str)
     source = b.model(b.node("Relu", two[0]))
     graph = prepare(source)
     first, second = (str(node.name) for node in steps.recurrent_nodes(graph.graph))
-    found = emit.form(graph, LITERT, "int8", form)
+    config = QuantizationConfig(recurrent=form, float_nodes=(first,))
+    found = emit.form(graph, LITERT, "int8", config)
     names = [*(str(value.name) for value in activations(found.model.graph)), *found.shared]
     ranges = dict.fromkeys(names, (-1.0, 1.0))
-    plan = plan_for(found.model, "int8", ranges, emit.rules_of(LITERT, found.nodes([first])))
+    plan = plan_for(found.model, "int8", ranges, emit.rules_of(LITERT, found, config))
     real = {u.node.name for u in all_units(found.model.graph) if not computes_in_integers(u, plan)}
     assert real == set(found.nodes([first])) & {u.node.name for u in all_units(found.model.graph)}
     assert real and not real & set(found.nodes([second])) and found.nodes(["other"]) == ["other"]

@@ -50,6 +50,9 @@ class Scores:
     def outputs(self, sample: Mapping[str, Array]) -> dict[str, Array]:
         return {"y": sample["x"] + np.float32(self.shift * 0.5)}
 
+    def ports(self, sample: Mapping[str, Array]) -> dict[str, Array]:
+        return self.outputs(sample)
+
 
 def scored(*rows: list[float], labels: list[Any] | None = None) -> list[Sample]:
     return [Sample({"x": np.float32([row])}, labels[i] if labels else None) for i, row in enumerate(rows)]

@@ -9,6 +9,7 @@ from typing import Any
 
 INTEGER, DYNAMIC, FLOAT = "integer", "dynamic", "float"
 NARROW = frozenset({"int4", "uint4", "int8", "uint8", "int16", "uint16"})
+WIDE = frozenset({"int16", "uint16"})
 TRANSPOSES = ("TRANSPOSE", "Transpose")
 LONGEST_TEXT = 200
 
@@ -153,7 +154,8 @@ class Audit:
 def precision(ops: Sequence[AuditedOp]) -> str:
     """The one word for all of these ops.
 
-    "int8" (activations of 8 bits where there are weights), "int16x8" (of 16), "dynamic-int8", "mixed" (some ops
+    "int8" (activations of 8 bits where there are weights), "int16x8" (of 16), "int8+int16x8" (both),
+    "dynamic-int8", "mixed" (some ops
     integer, some not), and of a file without integer ops "float32", "float16", or "float16-weights" and "int8-weights"
     by what most of the weights are stored in; "none" when there is nothing to compute.
     """
@@ -163,7 +165,8 @@ def precision(ops: Sequence[AuditedOp]) -> str:
     if kinds == {INTEGER}:
         weighted = [item for item in ops if item.weights] or ops
         stored = {dtype for item in weighted for dtype in (*item.inputs, *item.outputs)}
-        return "int16x8" if stored & {"int16", "uint16"} else "int8"
+        words = ["int8"] * bool(stored & NARROW - WIDE) + ["int16x8"] * bool(stored & WIDE)
+        return "+".join(words) or "int8"
     if INTEGER in kinds:
         return "mixed"
     if DYNAMIC in kinds:

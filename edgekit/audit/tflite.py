@@ -8,7 +8,7 @@ from math import prod
 
 from edgekit.audit import macs
 from edgekit.audit.arena import Life, arena_bytes, planned
-from edgekit.audit.facts import DYNAMIC, FLOAT, INTEGER, NARROW, Audit, AuditedOp, Terminal, metadata, precision
+from edgekit.audit.facts import DYNAMIC, FLOAT, INTEGER, NARROW, WIDE, Audit, AuditedOp, Terminal, metadata, precision
 from edgekit.emitters import tflite_bytes
 from edgekit.emitters.tflite_graph import Graph, Op, Tensor
 
@@ -157,7 +157,7 @@ class _Reader:
             return FLOAT
         if is_float:
             direct = {_dtype(tensor) for tensor in op.inputs if tensor is not None and id(tensor) not in self._made_by}
-            hybrid = op.code in HYBRID and bool(direct & NARROW - {"int16", "uint16"})
+            hybrid = op.code in HYBRID and bool(direct & NARROW - WIDE)
             return DYNAMIC if hybrid else FLOAT
         stored = {_dtype(tensor) for tensor in self._constants(op)}
         return INTEGER if (set(dtypes) | stored) & NARROW else "bookkeeping"

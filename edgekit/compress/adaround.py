@@ -46,7 +46,7 @@ def adaround(
     """
     stride = -(-total // SAMPLES)
     names = [str(value.name) for value in model.graph.inputs]
-    inputs, _ = stacked(islice(samples, 0, None, stride), names)
+    inputs, _ = stacked((Sample(sample.inputs) for sample in islice(samples, 0, None, stride)), names)
     floating, rounded = to_torch(model), QuantizedModule(model, plan, learned=True)
     found: dict[str, Array] = {}
     layers = layers_of(model, plan)

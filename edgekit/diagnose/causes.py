@@ -101,7 +101,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "mixed-range concat",
         ((ALONE, Limit("part_levels", most=32)),),
-        "[calibration] equalize = true; of an output: [model] outputs = [its parts]",
+        "[calibration] equalize = true; of an output: [quantization] split_outputs = true",
         "mixed-range-concat",
     ),
     Cause(
@@ -122,7 +122,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "outlier channel",
         ((ALONE, Limit("channel_levels", most=16), Limit("widest", least=8), Limit("wide_share", most=0.25)),),
-        "[calibration] equalize = true; or float_nodes for the layers that give and read it",
+        "[calibration] equalize = true; or int16_nodes or float_nodes for the layers that give and read it",
         "outlier-channel",
     ),
     Cause(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edgekit.diagnose import data, evidence
 from edgekit.diagnose.causes import CAUSES, OF_DATA, Cause, cause_of
-from edgekit.diagnose.sensitivity import SAMPLES, Effect, Sensitivity, Subject, measure
+from edgekit.diagnose.sensitivity import SAMPLES, Effect, Remember, Sensitivity, Subject, forget, remembered
 from edgekit.graph import Unit, constant, shape_of, units
 from edgekit.passes.steps import Shaped
 from edgekit.progress import Progress
@@ -24,7 +24,6 @@ from edgekit.samples import Samples
 from edgekit.verify import Metric
 
 PAGE = "docs/accuracy.md"
-Remember = Callable[[str, Any, Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -94,24 +93,13 @@ class Diagnosis:
         return decode(cls, value, where)
 
 
-def diagnose(case: Case, progress: Progress, remember: Remember | None = None) -> Diagnosis:
+def diagnose(case: Case, progress: Progress, remember: Remember = forget) -> Diagnosis:
     """Find out what each tensor costs and why. ``remember`` (as ``stages.Work.remembered``) keeps the two long parts.
 
     Raises DataError where the data cannot be used.
     """
-    remember = remember or (lambda _stage, _depends_on, make: make())
-    few = case.judging.some(SAMPLES)
-    depends_on = _depends_on(case, few)
-    metric = case.metric[1] if case.metric is not None else None
-
-    def measured() -> Any:
-        return encode(measure(case.subject, few, progress, metric))
-
-    def looked() -> Any:
-        return encode(_evidence(case, few, progress))
-
-    sensitivity = decode(Sensitivity, remember("sensitivity", depends_on, measured), "sensitivity")
-    found = decode(_Evidence, remember("evidence", depends_on, looked), "evidence")
+    sensitivity = remembered(case.subject, case.judging, progress, case.metric, remember)
+    found = _evidence(case, progress, remember)
     output_db = min(case.fidelity.outputs.values(), default=math.inf)
     about_data = {**found.data, "output_db": output_db, **_over_chance(case, sensitivity)}
     figures = _with_costs(case.subject.form, sensitivity, found.tensors)
@@ -130,15 +118,16 @@ class _Evidence:
     tensors: Mapping[str, Mapping[str, float]]
 
 
-def _depends_on(case: Case, few: Samples) -> list[Any]:
-    """All that sensitivity and evidence depend on."""
-    models = [case.subject.form.model, case.subject.rounded, case.source]
-    hashes = [hashlib.sha256(serialize(model)).hexdigest() for model in models if model is not None]
-    metric = case.metric[0] if case.metric is not None else None
-    return [*hashes, case.subject.plan.sha256, case.calibration.sha256, few.sha256, metric]
+def _evidence(case: Case, progress: Progress, remember: Remember) -> _Evidence:
+    few = case.judging.some(SAMPLES)
+    source = [hashlib.sha256(serialize(case.source)).hexdigest()] if case.source is not None else []
+    depends_on = [*case.subject.hashes, *source, case.calibration.sha256, few.sha256]
+    stored = remember("evidence", depends_on, lambda: encode(_looked(case, few, progress)))
+    found: _Evidence = decode(_Evidence, stored, "evidence")
+    return found
 
 
-def _evidence(case: Case, few: Samples, progress: Progress) -> _Evidence:
+def _looked(case: Case, few: Samples, progress: Progress) -> _Evidence:
     model, plan = case.subject.form.model, case.subject.plan
     seen = evidence.look(model, plan, case.calibration, progress, len(case.calibration))
     found = {"samples": float(len(case.calibration))}

@@ -9,8 +9,9 @@ linearly with their number.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgekit.contract import Join, rejoined
 from edgekit.emitters import onnx_qdq
 from edgekit.errors import DataError
 from edgekit.graph import Array, Unit, activations, constant, selects, units
@@ -29,23 +31,39 @@ from edgekit.quant.kernels import inputs_of, weights_of
 from edgekit.quant.plan import HALF, QParams, QuantPlan
 from edgekit.quant.reconstruct import with_constants
 from edgekit.quant.solve import joined
-from edgekit.samples import Sample
+from edgekit.reference import serialize
+from edgekit.report.codec import decode, encode
+from edgekit.samples import Sample, Samples
 from edgekit.verify import ArtifactModel, FloatModel, Metric, Noise, Outputs, Runner
 
+Remember = Callable[[str, Any, Callable[[], Any]], Any]
 SAMPLES = 64
 ACTIVATIONS, WEIGHTS = "activations", "weights"
+
+
+def forget(_stage: str, _depends_on: Any, make: Callable[[], Any]) -> Any:
+    """Keep nothing."""
+    return make()
 
 
 @dataclass(frozen=True)
 class Subject:
     """What is looked at: a float graph in a form that ONNX can hold, and its plan.
 
-    ``rounded`` is the same graph with its weights on the plan's grid, where ``quant.reconstruct`` put them there.
+    ``rounded`` is the same graph with its weights on the plan's grid, where ``quant.reconstruct`` put them there;
+    ``joins`` what outputs of the source it gives in parts.
     """
 
     form: Shaped
     plan: QuantPlan
     rounded: ir.Model | None = None
+    joins: tuple[Join, ...] = ()
+
+    @property
+    def hashes(self) -> list[str]:
+        """What tells it from any other."""
+        models = [model for model in (self.form.model, self.rounded) if model is not None]
+        return [*(hashlib.sha256(serialize(model)).hexdigest() for model in models), self.plan.sha256]
 
 
 @dataclass(frozen=True)
@@ -127,6 +145,25 @@ def measure(
     return Sensitivity(len(trial.samples), tuple(effects), trial.metric_of(trial.reference, {}))
 
 
+def remembered(
+    subject: Subject,
+    judging: Samples,
+    progress: Progress,
+    metric: tuple[str, Metric] | None = None,
+    remember: Remember = forget,
+) -> Sensitivity:
+    """``measure`` with a metric (name, function), kept by ``remember`` (as ``stages.Work.remembered``)."""
+    few = judging.some(SAMPLES)
+    name, function = metric or (None, None)
+
+    def measured() -> Any:
+        return encode(measure(subject, few, progress, function))
+
+    depends_on = [*subject.hashes, few.sha256, name]
+    found: Sensitivity = decode(Sensitivity, remember("sensitivity", depends_on, measured), "sensitivity")
+    return found
+
+
 class _Trial:
     """The float model on a few samples, to hold one group after the other against."""
 
@@ -135,7 +172,7 @@ class _Trial:
             raise DataError("sensitivity: the data holds no samples; at least one is needed")
         self._subject, self.samples, self._metric = subject, samples, metric
         self.reference = FloatModel(subject.form.model)
-        self._wanted = [self.reference.outputs(sample.inputs) for sample in samples]
+        self._wanted = [rejoined(self.reference.outputs(sample.inputs), subject.joins) for sample in samples]
         self._static = any(str(value.name) in subject.plan for value in activations(subject.form.model.graph))
         self._unsized = {v.name for v in subject.form.model.graph.outputs if selects(v.producer())}
 
@@ -165,7 +202,7 @@ class _Trial:
 
         def predictions() -> Iterator[tuple[Outputs, Any]]:
             for sample, wanted in zip(self.samples, self._wanted, strict=True):
-                got = runner.outputs(sample.inputs)
+                got = rejoined(runner.outputs(sample.inputs), self._subject.joins)
                 self._got.append(got)
                 for name, value in wanted.items():
                     if name not in self._unsized:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import convenience
 
-from edgekit.contract import Contract, Port
+from edgekit.contract import Contract, Join, Port
 from edgekit.emitters import Artifact
 from edgekit.emitters.metadata import describe
 from edgekit.emitters.onnx_dynamic import quantize_at_run_time
@@ -39,6 +39,7 @@ class Options:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    joins: tuple[Join, ...] = ()
 
 
 def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Artifact:
@@ -51,6 +52,7 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
         tuple(_port(value) for value in graph.outputs),
         dict(options.preprocessing),
         options.labels,
+        options.joins,
     )
     for node in filter(selects, graph):
         node.outputs[0].shape = ir.Shape([None, 3])

@@ -8,13 +8,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgekit.contract import Contract, Port
+from edgekit.contract import Contract, Join, Port
 from edgekit.emitters import Artifact, sparse, tflite_bytes
 from edgekit.emitters.lowering import Lowering
 from edgekit.emitters.metadata import describe
 from edgekit.emitters.tflite_graph import Tensor
 from edgekit.errors import UnsupportedError
-from edgekit.graph import Unit, constant, shape_of, units
+from edgekit.graph import constant, shape_of, units
 from edgekit.layout import Layouts, Perm, channels_last, decide, identity
 from edgekit.ops import LoweringError
 from edgekit.passes.known import unknown_ops
@@ -38,6 +38,7 @@ class Options:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    joins: tuple[Join, ...] = ()
 
 
 def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Artifact:
@@ -51,11 +52,9 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
     layouts = decide(graph, options.input_layout)
     lowering = Lowering(plan, layouts, options.delegated)
     inputs = [_enter(lowering, value, options) for value in graph.inputs]
-    problems: list[str] = []
-    for unit in units(graph):
-        _lower(lowering, unit, problems)
+    problems = _lower(lowering, graph)
     if problems:
-        raise UnsupportedError(problems)
+        raise UnsupportedError(list(problems.values()))
     outputs = [_leave(lowering, value, layouts.outputs[i], options) for i, value in enumerate(graph.outputs)]
     _refuse_missing(lowering, options)
     written = lowering.graph
@@ -65,6 +64,7 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
         tuple(port for _, port in outputs),
         dict(options.preprocessing),
         options.labels,
+        options.joins,
     )
     if options.sparse:
         sparse.store(written)
@@ -78,11 +78,23 @@ def _refuse_unknown(graph: ir.Graph) -> None:
         raise UnsupportedError(unknown)
 
 
-def _lower(lowering: Lowering, unit: Unit, problems: list[str]) -> None:
-    try:
-        lowering.unit(unit)
-    except LoweringError as error:
-        problems.append(f"node {unit.node.name}: {unit.node.op_type}: {error}")
+def refused(model: ir.Model, plan: QuantPlan) -> set[str]:
+    """The names of the nodes of a model that cannot be expressed under a plan."""
+    lowering = Lowering(plan, decide(model.graph, Options.input_layout))
+    for value in model.graph.inputs:
+        lowering.declare(value)
+    return set(_lower(lowering, model.graph))
+
+
+def _lower(lowering: Lowering, graph: ir.Graph) -> dict[str, str]:
+    """Lower unit after unit; what cannot be expressed, by the node's name."""
+    problems = {}
+    for unit in units(graph):
+        try:
+            lowering.unit(unit)
+        except LoweringError as error:
+            problems[str(unit.node.name)] = f"node {unit.node.name}: {unit.node.op_type}: {error}"
+    return problems
 
 
 def _refuse_missing(lowering: Lowering, options: Options) -> None:

@@ -27,12 +27,14 @@ Bounds = tuple[float, float]
 class Shaped:
     """A model whose recurrent nodes have a form, and what name the range of each of their tensors is kept under.
 
-    ``parts`` are the names of the nodes that each recurrent node was written as.
+    ``parts`` are the names of the nodes that each recurrent node was written as, ``copies`` the tensors that are copies
+    of others in another width (``passes.width``).
     """
 
     model: ir.Model
     shared: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     def nodes(self, names: Sequence[str]) -> list[str]:
         """The nodes that stand for those of the prepared model."""
@@ -80,8 +82,9 @@ def across_steps(ranges: Mapping[str, Bounds], shared: Mapping[str, str]) -> dic
 
 
 def ranges_of(form: Shaped, ranges: Mapping[str, Bounds], kept: Mapping[str, Bounds]) -> dict[str, Bounds]:
-    """The ranges of a form's tensors: those of its own name, and those that hold in all steps."""
-    return {**ranges, **{name: kept[whole] for name, whole in form.shared.items() if whole in kept}}
+    """The ranges of a form's tensors: those of its own name, of what it copies, and those that hold in all steps."""
+    copied = {copy: ranges[name] for copy, name in form.copies.items() if name in ranges}
+    return {**ranges, **copied, **{name: kept[whole] for name, whole in form.shared.items() if whole in kept}}
 
 
 def _used(value: ir.Value) -> bool:

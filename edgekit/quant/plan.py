@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 LIMITS = {
@@ -62,16 +62,27 @@ class QParams:
 
 
 @dataclass(frozen=True)
+class Lift:
+    """A layer of the prepared model that left int8: ``to`` "int16" (its activations) or "float", and why."""
+
+    node: str
+    to: str
+    why: str
+
+
+@dataclass(frozen=True)
 class QuantPlan(Mapping[str, QParams]):
     """Tensor name -> ``QParams``. A tensor that is not in the plan stays as it is.
 
     ``float_nodes`` names the nodes that compute on real numbers though the tensors around them are planned. ``exact``
     asks of every op the integers that rounding its real result gives, where the fastest kernel may be a step off.
+    ``lifts`` are the layers that were taken out of int8.
     """
 
     tensors: Mapping[str, QParams]
     float_nodes: frozenset[str] = frozenset()
     exact: bool = False
+    lifts: tuple[Lift, ...] = ()
 
     def __getitem__(self, name: str) -> QParams:
         return self.tensors[name]
@@ -85,14 +96,16 @@ class QuantPlan(Mapping[str, QParams]):
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal plan."""
         tensors = {name: self.tensors[name].to_json() for name in sorted(self.tensors)}
-        more = {"exact": True} if self.exact else {}
+        more: dict[str, Any] = {"exact": True} if self.exact else {}
+        more |= {"lifts": [asdict(lift) for lift in self.lifts]} if self.lifts else {}
         return {"schema": 1, "float_nodes": sorted(self.float_nodes), "tensors": tensors, **more}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> QuantPlan:
         """The plan that ``to_json`` wrote."""
         tensors = {name: QParams.from_json(item) for name, item in value["tensors"].items()}
-        return cls(tensors, frozenset(value["float_nodes"]), value.get("exact", False))
+        lifts = tuple(Lift(**lift) for lift in value.get("lifts", ()))
+        return cls(tensors, frozenset(value["float_nodes"]), value.get("exact", False), lifts)
 
     @property
     def sha256(self) -> str:

@@ -11,7 +11,7 @@ int16x8         weights int8, activations int16
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -44,7 +44,7 @@ def plan_for(model: ir.Model, precision: str, ranges: Mapping[str, Range], rules
     if precision == "dynamic-int8":
         return QuantPlan(_weights(model, rules))
     if precision == "mixed":
-        rules = replace(rules, float_nodes=rules.float_nodes | _real(model))
+        rules = replace(rules, float_nodes=rules.float_nodes | real_nodes(model, rules.int16_nodes))
     if precision in STATIC:
         return solve(model, ranges, rules, STATIC[precision])
     return QuantPlan({})
@@ -72,8 +72,8 @@ def default_precision(model: ir.Model, available: tuple[str, ...], recurrent: bo
     return available[0]
 
 
-def _real(model: ir.Model) -> frozenset[str]:
-    """The nodes that ``mixed`` computes on real numbers.
+def real_nodes(model: ir.Model, integer: Container[str] = ()) -> frozenset[str]:
+    """The nodes that ``mixed`` computes on real numbers, none of those that are to be ``integer``.
 
     Those are ``REAL``, products of two computed tensors, and what computes without weights for one of them. What moves
     data is real between two that are, and int8 next to a layer with weights: fewer bytes to move, and no other values.
@@ -84,6 +84,8 @@ def _real(model: ir.Model) -> frozenset[str]:
     for unit in reversed(whole):
         readers = {str(use.node.name) for out in unit.outputs for use in out.uses()}
         quant, name = OPS[unit.node.op_type].quant, str(unit.node.name)
+        if name in integer:
+            continue
         if quant.scale is Scale.SHARED:
             moves |= {name} if readers and readers <= real | moves else set()
         elif constant_weight(unit) is None and (_computes_real(unit) or readers & real):

@@ -29,7 +29,7 @@ from edgekit.ops import OPS, Scale
 from edgekit.quant import numerics
 from edgekit.quant.kernels import activations_of, constant_weight, has_integer_kernel, inputs_of, tied, weights_of
 from edgekit.quant.masks import without_masks
-from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.quant.plan import Lift, QParams, QuantPlan
 from edgekit.quant.ranges import Range
 from edgekit.quant.weight_range import BOUNDS
 
@@ -46,11 +46,14 @@ class Rules:
 
     Where scales are given, a tensor without one stays real; only that of the model's outputs are drawn from ranges.
     ``bounds`` are what a weight's channels are scaled by where their own largest is smaller (``codebook``).
-    ``weight_range`` is a key of ``weight_range.BOUNDS``; without ``per_channel``, every weight has one scale.
+    ``weight_range`` is a key of ``weight_range.BOUNDS``; without ``per_channel``, every weight has one scale. What
+    ``int16_nodes`` read and give has 16 bits; nobody else may read or give it (``passes.width``). ``lifts`` say why.
     """
 
     per_channel_fully_connected: bool = True
     float_nodes: frozenset[str] = frozenset()
+    int16_nodes: frozenset[str] = frozenset()
+    lifts: tuple[Lift, ...] = ()
     given: Mapping[str, QParams] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     weight_range: str = "minmax"
@@ -94,13 +97,15 @@ def solve(
     if rules.given:
         known = {groups.find(name) for name in (*rules.given, *(str(value.name) for value in model.graph.outputs))}
         wanted = {name: r for name, r in wanted.items() if groups.find(name) in known}
-    plan = _activations(integer, groups, wanted, activations, rules.given)
+    wide = {name for unit in integer if unit.node.name in rules.int16_nodes for name in activations_of(unit)}
+    dtypes = {name: "int16" if name in wide else activations for name in read}
+    plan = _activations(integer, groups, wanted, dtypes, rules.given)
     for unit in integer:
-        _constants(unit, plan, ranges, rules, activations)
+        _constants(unit, plan, ranges, rules, dtypes)
         if unit.node.op_type == "LSTM":
             name = f"{unit.outputs[0].name}{MEMORY}"
             plan[name] = numerics.power_of_two(max(map(abs, ranges[name])))
-    return QuantPlan(plan, rules.float_nodes, exact=bool(rules.given))
+    return QuantPlan(plan, rules.float_nodes, exact=bool(rules.given), lifts=rules.lifts)
 
 
 def _groups(graph_units: list[Unit], given: Mapping[str, QParams]) -> Groups:
@@ -122,17 +127,26 @@ def _clips_unstored(unit: Unit, given: Mapping[str, QParams]) -> bool:
 
 
 def _activations(
-    graph_units: list[Unit], groups: Groups, ranges: Mapping[str, Range], dtype: str, given: Mapping[str, QParams]
+    graph_units: list[Unit],
+    groups: Groups,
+    ranges: Mapping[str, Range],
+    dtypes: Mapping[str, str],
+    given: Mapping[str, QParams],
 ) -> dict[str, QParams]:
-    fixed = dict[str, QParams]()
     copies: list[tuple[str, str]] = []
+    specified: dict[str, tuple[float, int]] = {}
     for unit in graph_units:
         quant = OPS[unit.node.op_type].quant
         outs = [str(v.name) for v in unit.outputs if is_float(v)]
-        if quant.fixed is not None and not _finer(unit, ranges, dtype):
-            fixed |= {name: numerics.fixed(*quant.fixed, dtype) for name in outs}
+        if quant.fixed is not None and not _finer(unit, ranges, dtypes):
+            specified |= dict.fromkeys(outs, quant.fixed)
         elif unit.node.op_type == "Identity" and outs:
-            copies.append((str(unit.node.inputs[0].name), outs[0]))  # type: ignore[union-attr]
+            source = str(unit.node.inputs[0].name)  # type: ignore[union-attr]
+            if dtypes.get(source) == dtypes[outs[0]]:
+                copies.append((source, outs[0]))
+            elif source in specified:
+                specified[outs[0]] = specified[source]
+    fixed = {name: numerics.fixed(*values, dtypes[name]) for name, values in specified.items()}
     fixed |= {name: q for name, q in given.items() if name in ranges}
     hulls = _hulls(groups, ranges)
     pinned = {groups.find(name): q for name, q in fixed.items()}
@@ -142,18 +156,21 @@ def _activations(
         if bounds.get(source, EVERYTHING)[0] <= low <= high <= bounds.get(source, EVERYTHING)[1]:
             groups.join(source, copy)
             hulls[groups.find(source)] = (low, high)
-    return {name: pinned.get(groups.find(name)) or numerics.affine(*hulls[groups.find(name)], dtype) for name in ranges}
+    return {
+        name: pinned.get(groups.find(name)) or numerics.affine(*hulls[groups.find(name)], dtypes[name])
+        for name in ranges
+    }
 
 
-def _finer(unit: Unit, ranges: Mapping[str, Range], dtype: str) -> bool:
+def _finer(unit: Unit, ranges: Mapping[str, Range], dtypes: Mapping[str, str]) -> bool:
     """Whether the output of an op of fixed scale gets a scale of its own: what attention gives each of many is small.
 
     In 1/256 a share of one in 200 tokens is one step. What leaves the network keeps the specification's scale.
     """
     out, quant = unit.outputs[0], OPS[unit.node.op_type].quant
-    if not quant.finer or quant.fixed is None or dtype != "int8" or out.is_graph_output():
+    if not quant.finer or quant.fixed is None or dtypes[str(out.name)] != "int8" or out.is_graph_output():
         return False
-    return ranges.get(str(out.name), EVERYTHING)[1] <= numerics.fixed(*quant.fixed, dtype).range[1] / WIDEST_MERGE
+    return ranges.get(str(out.name), EVERYTHING)[1] <= numerics.fixed(*quant.fixed).range[1] / WIDEST_MERGE
 
 
 def _hulls(groups: Groups, ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -175,7 +192,9 @@ def _merged(groups: Groups, hulls: dict[str, Range], pinned: dict[str, QParams],
     return (low, high) if high - low <= WIDEST_MERGE * narrowest else NOTHING
 
 
-def _constants(unit: Unit, plan: dict[str, QParams], ranges: Mapping[str, Range], rules: Rules, dtype: str) -> None:
+def _constants(
+    unit: Unit, plan: dict[str, QParams], ranges: Mapping[str, Range], rules: Rules, dtypes: Mapping[str, str]
+) -> None:
     """Quantize the constants of a unit whose activations are in the plan; one that is compared has its own scale."""
     node, quant = unit.node, OPS[unit.node.op_type].quant
     out = plan.get(str(unit.outputs[0].name))
@@ -185,7 +204,7 @@ def _constants(unit: Unit, plan: dict[str, QParams], ranges: Mapping[str, Range]
         array = constant(value)
         if array is not None:
             low, high = ranges.get(str(value.name), (float(array.min()), float(array.max())))
-            found = rules.given.get(str(value.name)) or numerics.affine(low, high, dtype)
+            found = rules.given.get(str(value.name)) or numerics.affine(low, high, dtypes[activations_of(unit)[0]])
             plan[str(value.name)] = out if out is not None and quant.scale is Scale.SHARED else found
     source = plan.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
     weight, bias = constant_weight(unit), unit.bias_value

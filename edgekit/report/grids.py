@@ -1,4 +1,4 @@
-"""Tables of a report that every printed form sets alike: compression step by step, and the rungs of the ladder."""
+"""Tables of a report that every printed form sets alike: compression, the rungs of the ladder, and what left int8."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class Grid:
 
 
 def grids(report: Report) -> list[Grid]:
-    """The network before and after every ``[[compress]]`` step, and the rungs of the ladder; those that there are."""
+    """The network before and after every ``[[compress]]`` step, the rungs of the ladder, the layers that left int8."""
     metric = report.evaluation.metric if report.evaluation else "metric"
     found, value = report.model, report.evaluation.float_value if report.evaluation else None
     source = Compression("source", found.parameters, found.parameters, found.macs, metric=value)
     steps = [_compressed(step, found) for step in (source, *report.compression)] if report.compression else []
+    lifts = [(lift.node, lift.to, lift.why) for lift in report.lifts]
     rungs = [_rung(rung) for rung in report.rungs]
     heads = ("multiply-adds", "parameters", "not zero", "as gzip", metric, "latency")
     return [
@@ -31,6 +32,7 @@ def grids(report: Report) -> list[Grid]:
         for grid in (
             Grid("compression", ("step", *heads), steps),
             Grid("ladder", ("rung", "target", metric, "agreement", "snr", "size", "p50", "took", "gates"), rungs),
+            Grid("lifted layers", ("layer", "computes in", "why"), lifts),
         )
         if grid.rows
     ]

@@ -15,6 +15,7 @@ from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.measure import Measurement
 from edgekit.profile.facts import LayerTimes
+from edgekit.quant.plan import Lift
 from edgekit.report.codec import decode, encode
 
 SCHEMA = 1
@@ -205,6 +206,7 @@ class Report:
     stages: tuple[Stage, ...] = ()
     compression: tuple[Compression, ...] = ()
     rungs: tuple[Rung, ...] = ()
+    lifts: tuple[Lift, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:

@@ -74,6 +74,10 @@ def _audited(field: str) -> Callable[[Report], float | None]:
     return value
 
 
+def _counted(report: Report) -> float | None:
+    return None if report.instructions is None else report.instructions.count
+
+
 def _latency(rank: int) -> Gate:
     name, field = f"latency_p{rank}", f"p{rank}_ms"
     value = _timed(field)
@@ -109,6 +113,7 @@ GATES: tuple[Gate, ...] = (
     Gate("parameters", "parameters", _audited("parameters"), text.count, _NO_AUDIT),
     Gate("moved", "moved_bytes", _audited("moved_bytes"), text.size, _NO_AUDIT),
     Gate("arena", "arena_bytes", _audited("arena_bytes"), text.size, "only TFLite files have a memory plan"),
+    Gate("instructions", "instructions", _counted, text.count, "none were counted"),
     Gate("memory", "memory_bytes", _timed("peak_memory_bytes"), text.size, _NO_LATENCY),
     _latency(50),
     _latency(90),

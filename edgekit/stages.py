@@ -18,11 +18,13 @@ import onnx_ir as ir
 
 from edgekit import __version__, emit, gate, verify
 from edgekit.audit import audit
+from edgekit.baseline import against, keep_first, read_report
 from edgekit.built import Basis, Built
 from edgekit.compress import coded
 from edgekit.device import Device
-from edgekit.errors import DataError, UnsupportedError
+from edgekit.errors import DataError, DeviceError, UnsupportedError
 from edgekit.graph import Array, shape_of
+from edgekit.instructions import count_instructions
 from edgekit.measure import Bench
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, write
@@ -244,6 +246,16 @@ class Work:
                 step()
                 self._measure_float(built, graph, bench)
             step()
+        if self.project.counts_instructions(name):
+            with self.stage("count", name), self.progress.task(f"count {name}"):
+                self._count(built)
+
+    def _count(self, built: Built) -> None:
+        """Instructions, where they can be counted."""
+        try:
+            built.instructions = count_instructions(built.path, self.device)
+        except DeviceError as error:
+            self.warnings.append(f"{built.target.name}: {error}")
 
     def _threads(self, target: Target) -> int:
         """Those of the device, where one measures."""
@@ -321,25 +333,36 @@ class Work:
             parity=_parity(built, other, self.judging) if other is not None and _integer_outputs(built) else None,
             latency=built.latency,
             float_latency=built.float_latency,
+            device=self.device.name if self.device and built.latency else "",
+            instructions=built.instructions,
             warnings=tuple(self.warnings),
             compression=tuple(self.compression),
             rungs=tuple(self.rungs),
             stages=self.stages_of(built.target),
             **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
         )
-        return replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
+        limits, kept = self.project.limits(built.target.name), self.baseline(built.target)
+        grown = against(report, read_report(kept), self.project.growth) if kept and kept.exists() else ()
+        return replace(report, gates=(*gate.judge(report, limits), *grown))
+
+    def baseline(self, target: Target) -> Path | None:
+        """Where the project keeps a target's baseline."""
+        return self.project.growth.path(self.project.folder, target.name)
 
     def stages_of(self, target: Target) -> tuple[Stage, ...]:
         """The stages that all targets share, and those of one."""
         return (*self.stages.get("", ()), *self.stages.get(target.name, ()))
 
     def publish(self, built: Built, report: Report) -> Report:
-        """Write everything but the artifact, the report last."""
+        """Write everything but the artifact, the report last; a first baseline too, where the project keeps one."""
         folder = built.path.parent
         write(folder / "plan.json", json.dumps(built.plan.to_json(), indent=1) + "\n")
         write(folder / "contract.json", json.dumps(report.contract, indent=2) + "\n")
         write(folder / "report.html", html.render(report))
         write(folder / "report.json", report_json.render(report))
+        kept = self.baseline(built.target)
+        if kept and keep_first(report, kept):
+            self.progress.note(f"{kept}: there was no baseline; written: commit it")
         return report
 
 

@@ -239,6 +239,7 @@ def lines(report: Report) -> list[tuple[str, str]]:
     """What one line each can say: timing, parity, calibration, model, source check."""
     found = [
         ("timing", _timing_note(report)),
+        ("instructions", _instructions(report)),
         ("packed", _packed(report)),
         ("parity", _parity(report)),
         ("calibration", _calibration(report)),
@@ -255,6 +256,14 @@ def _cause(finding: Finding) -> str:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
     where = f"at {', '.join(finding.tensors[:3])}{', ...' * (len(finding.tensors) > 3)} " if finding.tensors else ""
     return f"{where}({figures}): {finding.fix}; more in {finding.docs}"
+
+
+def _instructions(report: Report) -> str:
+    """How many one inference takes, and what counted them."""
+    found = report.instructions
+    if found is None:
+        return ""
+    return f"{text.count(found.count)} an inference, by {found.counter} on {found.cpu}, {found.runtime_version}"
 
 
 def _packed(report: Report) -> str:

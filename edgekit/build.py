@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgekit.samples import Samples, look
 from edgekit.stages import Work
 from edgekit.target import Target, list_targets, load_target
 from edgekit.toml_table import near_misses
+from edgekit.transports.benchmark import refuse_unmeasured
 
 SOURCE_SAMPLES = 4
 SOURCE_SNR_DB = 60.0  # float32 in another order of summation keeps more than 90 dB
@@ -45,6 +46,9 @@ def build(
     Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
     reused. Gates are judged in the reports, not raised.
     """
+    if device is not None and device.benchmark:
+        for name in targets:
+            refuse_unmeasured(device, project.file, asdict(project.limits(name)))
     made = prepared(project, targets, out, progress, command)
     work = made.work
     work.device = device

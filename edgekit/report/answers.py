@@ -36,7 +36,8 @@ def bench(
     """Latency and memory of one artifact, or of two beside each other with the ratio of their medians and a verdict."""
     table = console.table(Column("", no_wrap=True), *(console.number(name) for name, _ in measurements))
     for label, field in (*_TIMES, *_STARTS):
-        table.add_row(label, *(text.milliseconds(getattr(found, field)) for _, found in measurements))
+        times = [getattr(found, field) for _, found in measurements]
+        table.add_row(label, *("" if time is None else text.milliseconds(time) for time in times))
     for label, field in _MEMORY:
         values = [getattr(found, field) for _, found in measurements]
         table.add_row(label, *("" if value is None else text.size(value) for value in values))

@@ -49,9 +49,8 @@ def build(
     if device is not None and device.benchmark:
         for name in targets:
             refuse_unmeasured(device, project.file, asdict(project.limits(name)))
-    made = prepared(project, targets, out, progress, command)
+    made = prepared(project, targets, out, progress, command, device)
     work = made.work
-    work.device = device
     found = ladder.climb(made) if project.calibration.method == "auto" else work.built(made.lifted)
     for built in found:
         work.examine(built, made.graph)
@@ -62,10 +61,15 @@ def build(
 
 
 def prepared(
-    project: Project, targets: Sequence[str], out: Path, progress: Progress | None = None, command: str = ""
+    project: Project,
+    targets: Sequence[str],
+    out: Path,
+    progress: Progress | None = None,
+    command: str = "",
+    device: Device | None = None,
 ) -> Prepared:
     """The first half of a build: load, check and compress. Raises EdgekitError."""
-    work = Work(project, prepare_folder(out), progress or SilentProgress(), command)
+    work = Work(project, prepare_folder(out), progress or SilentProgress(), command, device)
     _known_gates(project)
     ladder.refuse_idle(project, targets)
     work.compress_steps = compression.read(project)

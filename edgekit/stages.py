@@ -242,7 +242,7 @@ class Work:
         name = built.target.name
         with self.stage("measure", name), self.progress.task(f"measure {name}", 2) as step:
             with bench_on(self.device) as bench:
-                built.latency = bench.measure(built.path, threads=self._threads(built.target))
+                built.latency = bench.measure(built.path, threads=self.threads(built.target))
                 step()
                 self._measure_float(built, graph, bench)
             step()
@@ -257,7 +257,7 @@ class Work:
         except DeviceError as error:
             self.warnings.append(f"{built.target.name}: {error}")
 
-    def _threads(self, target: Target) -> int:
+    def threads(self, target: Target) -> int:
         """Those of the device, where one measures."""
         return self.device.threads if self.device else target.threads
 
@@ -281,7 +281,7 @@ class Work:
         built.float_bytes = len(floating)
         with TemporaryDirectory(prefix="edgekit-") as folder:
             beside = write(Path(folder) / f"float.{built.target.format}", floating)
-            built.float_latency = bench.glance(beside, self._threads(built.target))
+            built.float_latency = bench.glance(beside, self.threads(built.target))
 
     def _evaluated(self, built: Built, graph: ir.Model, samples: Samples) -> Evaluation:
         if self._float_result is None:

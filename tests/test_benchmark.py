@@ -14,9 +14,14 @@ from command import answer, edgekit
 from nets import cnn
 from small_onnx import qdq_conv_relu
 
+from edgekit.build import build
 from edgekit.device import Device
 from edgekit.doctor import TRIALS
 from edgekit.errors import DeviceError, EdgekitError, InputError
+from edgekit.frontends import load_graph
+from edgekit.project import load_project
+from edgekit.target import load_target
+from edgekit.timing import Timer
 from edgekit.transports.benchmark import BinaryBench
 from edgekit.transports.connection import Connection, bench_on
 
@@ -170,3 +175,22 @@ def test_the_commands(phone: Device, tmp_path: Path, relu: Path) -> None:
     assert not Path(phone.folder).exists()
     config.write_text(config.read_text().replace("/benchmark_model", "/no_such_model"))
     assert edgekit("doctor", *named).exit_code == 4
+
+
+def test_whatever_a_build_times_it_times_on_the_device(phone: Device, tmp_path: Path) -> None:
+    """The stand-in always says 42.419 ms, which no short look at this machine would."""
+    cnn(tmp_path / "net.onnx")
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 1, (8, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", images=images, labels=rng.integers(0, 2, 8))
+    config = tmp_path / "edgekit.toml"
+    config.write_text(
+        '[model]\nsource = "net.onnx"\n[calibration]\ndata = "data.npz"\nmethod = "auto"\n[gates]\nsnr = 1\n'
+        '[[compress]]\nmethod = "cluster"\nclusters = 16\nkeep_if = "latency"\n'
+    )
+    project, target = load_project(config), load_target("android-arm64-litert")
+    (report,) = build(project, [target.name], tmp_path / "b", device=phone)
+    assert {rung.p50_ms for rung in report.rungs} == {42.419} and report.device == "phone"
+    assert report.compression[0].facts == {**report.compression[0].facts, f"latency {target.name}": 1.0, "kept": False}
+    graph = load_graph(str(tmp_path / "net.onnx"), None, {}, tmp_path, ())
+    assert Timer({target: "int8"}, device=phone)([graph, graph]) == [1.0, 1.0]

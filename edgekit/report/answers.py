@@ -47,7 +47,8 @@ def bench(
         yield Text(f"\n{said}{': ' if word else ''}{word}", style="bold")
     several = len(measurements) > 1
     yield Text()
-    yield console.labelled((name if several else "timing", view.how_timed(found)) for name, found in measurements)
+    lines = [(name if several else "timing", view.how_timed(found)) for name, found in measurements]
+    yield console.labelled([*lines, *(("before, after", said) for said in [view.states(measurements[0][1])] if said)])
     notes = [warning for _, found in measurements for warning in found.warnings()]
     yield from _warnings(notes)
 

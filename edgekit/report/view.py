@@ -176,6 +176,25 @@ def how_timed(found: Measurement) -> str:
     return f"{span}, {_runtime(found)}, {text.plural(found.threads, 'thread')}, on {where}"
 
 
+_STATES = (
+    ("governor", "governor", "{}"),
+    ("clock", "mhz", "{:.0f} MHz"),
+    ("temperature", "temperature_c", "{:.0f} C"),
+    ("load", "load_average", "{:.1f}"),
+    ("throttling flags", "throttled", "{:#x}"),
+    ("times throttled", "throttle_count", "{}"),
+)
+
+
+def states(found: Measurement | None) -> str:
+    """``governor ondemand, ondemand; clock 1500 MHz, 1400 MHz``: the machine before and after, where it says so."""
+    if found is None:
+        return ""
+    both = [(name, found.before.get(key), found.after.get(key), show) for name, key, show in _STATES]
+    said = [(name, [show.format(value) for value in pair if value is not None]) for name, *pair, show in both]
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in said if values)
+
+
 def _runtime(found: Measurement) -> str:
     version = found.runtime_version
     return version if " " in version else f"{found.runtime} {version}"
@@ -239,6 +258,7 @@ def lines(report: Report) -> list[tuple[str, str]]:
     """What one line each can say: timing, parity, calibration, model, source check."""
     found = [
         ("timing", _timing_note(report)),
+        ("before, after", states(report.latency)),
         ("instructions", _instructions(report)),
         ("packed", _packed(report)),
         ("parity", _parity(report)),

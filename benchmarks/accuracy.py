@@ -42,7 +42,14 @@ DEFAULT = (
 )
 OURS = {TFLITE: "edgekit TFLite", ONNX: "edgekit ONNX, uint8 activations", ONNX_INT8: "edgekit ONNX, int8 activations"}
 FLOAT = "float"
-DROP = {"cifar10_resnet20": 0.003, "imagenet_mobilenet_v1_075": 0.011}
+PARITY = 0.99
+FLOORS: dict[str, dict[str, float]] = {  # ``above_db``: over the best other tool's artifact
+    "cifar10_resnet20": {"drop": 0.002, "agreement": 0.985, "above_db": 1.0},
+    "cifar10_resnet56": {"drop": 0.002, "agreement": 0.985, "above_db": 1.0},
+    "imagenet_mobilenet_v1_075": {"drop": 0.0075, "agreement": 0.955, "snr_db": 18.0},
+    "cifar10_mobilenet_v3": {"drop": 0.005},
+    "fashion_mnist_vit": {"drop": 0.002},
+}
 CHANNELS_LAST = (0, 2, 3, 1)
 
 
@@ -162,15 +169,18 @@ def snr(reference: Array, found: Array) -> float | None:
 
 
 def floors(name: str, found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The floors of a network, where it has any."""
-    if name not in DROP:
-        return []
-    both = (OURS[TFLITE], OURS[ONNX], OURS[ONNX_INT8])
-    judged = [shared.at_most(f"drop, {artifact}", found[artifact]["drop"], DROP[name]) for artifact in both]
-    if name == "cifar10_resnet20":
-        judged += [shared.at_least(f"agreement with float, {key}", found[key]["agreement"], 0.98) for key in both]
-        parity = {key: found[key]["agreement_tflite"] for key in both[1:]}
-        judged += [shared.at_least(f"agrees with TFLite, {key}", value, 0.99) for key, value in parity.items()]
+    """The floors of a network, where it has any, for each of our artifacts."""
+    wanted = FLOORS.get(name, {})
+    others = [item["snr_db"] for key, item in found.items() if key not in (FLOAT, *OURS.values())]
+    least_db = wanted.get("snr_db", max(others, default=0.0) + wanted.get("above_db", 0.0))
+    judged = []
+    for key in OURS.values() if wanted else ():
+        item = found[key]
+        judged.append(shared.at_most(f"drop, {key}", item["drop"], wanted["drop"]))
+        if "agreement" in wanted:
+            judged.append(shared.at_least(f"agreement with float, {key}", item["agreement"], wanted["agreement"]))
+            judged.append(shared.at_least(f"SNR in dB, {key}", item["snr_db"], least_db))
+            judged.append(shared.at_least(f"agrees with TFLite, {key}", item["agreement_tflite"], PARITY))
     return judged
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-LINK = re.compile(r"(\]\()([^)#\s]+)")
+LINK = re.compile(r"""(\]\(|(?:src|srcset|href)=")([^)#\s"]+)""")
 PAGES = {"README.md": "index.md"}
 """Files outside of docs/ that are pages of the site."""
 

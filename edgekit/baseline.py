@@ -16,7 +16,7 @@ from edgekit.report import json, text
 from edgekit.report.model import Report, Verdict
 
 if TYPE_CHECKING:
-    from edgekit.project import Limits
+    from edgekit.project import Limits, Project
 
 
 def recorded_limits(report: Report) -> Limits:
@@ -52,9 +52,9 @@ def judge_again(
     judged = []
     for path in paths:
         report = read_report(path)
-        target = str(report.target.get("name", ""))
-        verdicts = judge(report, project.limits(target) if project else recorded_limits(report))
-        kept = baseline or (growth.path(project.folder, target) if project else None)
+        limits = project.limits(str(report.target.get("name", ""))) if project else recorded_limits(report)
+        verdicts = judge(report, limits)
+        kept = baseline or (own(report, project) if project else None)
         if kept is not None and kept.exists():
             verdicts += against(report, read_report(kept), growth)
         if not verdicts and not first:
@@ -63,6 +63,17 @@ def judge_again(
     if baseline is not None and first:
         keep_first(judged[0], baseline)
     return judged
+
+
+def held(report: Report, project: Project) -> tuple[Verdict, ...]:
+    """The verdicts against the project's own baseline of the report's target; none where there is none yet."""
+    path = own(report, project)
+    return against(report, read_report(path), project.growth) if path and path.exists() else ()
+
+
+def own(report: Report, project: Project) -> Path | None:
+    """Where the project keeps the baseline of the report's target."""
+    return project.growth.path(project.folder, str(report.target.get("name", "")))
 
 
 def keep_first(report: Report, path: Path) -> bool:

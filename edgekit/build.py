@@ -57,7 +57,8 @@ def build(
     if work.evaluation is not None:
         work.warnings += look(work.evaluation, "evaluation")
     reports = [work.report(built, found, made.facts) for built in found]
-    return [work.publish(b, _explained(made, b, report)) for b, report in zip(found, reports, strict=True)]
+    explained = [_explained(made, b, report) for b, report in zip(found, reports, strict=True)]
+    return [work.publish(b, report, explained) for b, report in zip(found, explained, strict=True)]
 
 
 def prepared(

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edgekit.emitters import Artifact
 from edgekit.measure import Measurement
 from edgekit.output import prepare_folder, write
+from edgekit.profile import LayerTimes
 from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.ranges import Range
@@ -68,6 +69,7 @@ class Built:
     latency: Measurement | None = None
     float_latency: Measurement | None = None
     instructions: Instructions | None = None
+    layer_times: LayerTimes | None = None
     float_bytes: int = 0
 
     def keep(self) -> None:

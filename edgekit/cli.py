@@ -21,6 +21,7 @@ from edgekit.flags import (
     described,
     device_option,
     existing_config,
+    html_option,
     json_flag,
     junit_option,
     markdown_option,
@@ -102,6 +103,7 @@ def build(model: str | None, targets: Sequence[str], out: Path, config: Path | N
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), metavar="OTHER", help="Time both, in turns.")
 @click.option("--at-most", type=float, metavar="RATIO", help="A gate: at most so many times as long as OTHER.")
+@click.option("--per-layer", is_flag=True, help="The time of every layer too, by the runtime's profiler.")
 @click.option("--runtime", metavar="NAME", help="litert or onnxruntime; by default what the file is for.")
 @device_option
 @config_option
@@ -115,17 +117,21 @@ def bench(artifact: Path, against: Path | None, device: str | None, config: Path
 
     \b
     edgekit bench build/raspberry-pi-4-litert/model.tflite
+    edgekit bench build/raspberry-pi-4-litert/model.tflite --per-layer
     edgekit bench new.tflite --against old.tflite --at-most 1.05
     edgekit bench build/raspberry-pi-4-litert/model.tflite --device pi
     """
+    from edgekit.profile import profile
     from edgekit.report import answers
     from edgekit.transports.connection import bench_on
 
-    runtime, at_most = effort.pop("runtime"), effort.pop("at_most")
+    runtime, at_most, per_layer = effort.pop("runtime"), effort.pop("at_most"), effort.pop("per_layer")
     if at_most is not None and against is None:
         raise click.UsageError("--at-most goes with --against")
     if against is not None and runtime is not None:
         raise click.UsageError("--runtime goes without --against: each file runs under the runtime that it is for")
+    if per_layer and (against is not None or device is not None):
+        raise click.UsageError("--per-layer goes without --against and --device: it profiles one file on this machine")
     as_json, there = effort.pop("as_json"), described(device, config)
     if effort["threads"] is None:
         effort["threads"] = there.threads if there else 1
@@ -134,6 +140,9 @@ def bench(artifact: Path, against: Path | None, device: str | None, config: Path
             found = timer.measure(artifact, runtime, **effort)
             value: dict[str, Any] = {"artifact": artifact, "measurement": found}
             parts = partial(answers.bench, [(artifact.name, found)])
+            if per_layer:
+                value["layer_times"] = layers = profile(artifact, runtime, effort["threads"], inputs=effort["inputs"])
+                parts = partial(answers.bench_per_layer, artifact.name, found, layers)
         else:
             both = timer.compare(artifact, against, **effort)
             named = list(zip(answers.names(artifact, against), (both.a, both.b), strict=True))
@@ -229,21 +238,24 @@ def inspect(artifact: Path, every_op: bool, as_json: bool) -> None:
 @cli.command()
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
+@html_option
 @json_flag
-def compare(a: Path, b: Path, as_json: bool) -> None:
+def compare(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
     """Tell what became of A in B: two artifacts, or two reports (a report.json, or the folder that it is in).
 
-    What grew, changed its scale or fell back to float, layer by layer; of reports also accuracy, noise and latency.
+    What grew, changed its scale or fell back to float, layer by layer; of reports also what slowed, accuracy and noise.
 
     \b
     edgekit compare released/model.tflite build/raspberry-pi-4-litert/model.tflite
-    edgekit compare released build/raspberry-pi-4-litert
+    edgekit compare released build/raspberry-pi-4-litert --html changes.html
     """
     from edgekit.compare import compare as compared
-    from edgekit.report import answers
+    from edgekit.report import answers, store
     from edgekit.report.codec import encode
 
     found = compared(a, b)
+    if html is not None:
+        store.save_comparison(found, html)
     answer(as_json, encode(found), lambda: answers.compared(found))
 
 

@@ -1,4 +1,8 @@
-"""Two artifacts, or two reports, beside each other: what grew, slowed, changed its scale or fell back to float."""
+"""Two artifacts, or two reports, beside each other: what grew, slowed, changed its scale or fell back to float.
+
+Times of layers are only in reports, and only compared when one machine took both. They come from two moments on it, so
+a layer counts as slower only when that is far more than the profiler's steps and the unrest between two runs.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,14 @@ from edgekit.artifact import read_artifact
 from edgekit.audit import audit_file
 from edgekit.baseline import read_report
 from edgekit.contract import Contract
+from edgekit.profile import LayerTimes
 from edgekit.report import text
+from edgekit.report.layers import milliseconds, place
 from edgekit.report.model import Report
 
 SCALED = 0.01  # share by which a scale must differ to be named
 NOISIER_DB = 1.0
+SLOWER, SLOWER_SHARE, SLOWER_MS = 1.25, 0.02, 0.002  # times as long, by this share of a run, and by two of its steps
 
 Json = Mapping[str, Any]
 
@@ -31,6 +38,7 @@ class Side:
     snr_db: Mapping[str, float] = field(default_factory=dict)
     metric: tuple[str, float] | None = None
     p50_ms: float | None = None
+    times: LayerTimes | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,15 @@ class Total:
 
 @dataclass(frozen=True)
 class Change:
-    """What became of one op or tensor. ``kind``: new, gone, float, integer, grew, shrank, scale, noisier."""
+    """What became of one op or tensor, and after / before where that says something.
+
+    ``kind``: new, gone, float, integer, grew, shrank, slower, faster, scale, noisier.
+    """
 
     kind: str
     name: str
     said: str
+    ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,14 +73,22 @@ class Difference:
     totals: tuple[Total, ...]
     contract: tuple[str, ...]
     changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
 
 
 def compare(a: Path, b: Path) -> Difference:
     """Each an artifact, a report.json, or a folder with one. Raises InputError or ModelError for anything else."""
     before, after = side(a), side(b)
-    changes = (*_ops(before.audit, after.audit), *_scales(before, after), *_noise(before, after))
+    changes = (
+        *_ops(before.audit, after.audit),
+        *_times(before, after),
+        *_scales(before, after),
+        *_noise(before, after),
+    )
     contract = tuple(before.contract.differences(after.contract))
-    return Difference(before.name, after.name, tuple(_totals(before, after)), contract, changes)
+    return Difference(
+        before.name, after.name, tuple(_totals(before, after)), contract, changes, tuple(_notes(before, after))
+    )
 
 
 def side(path: Path) -> Side:
@@ -93,6 +113,7 @@ def _of_report(name: str, report: Report) -> Side:
         {tensor.name: tensor.snr_db for tensor in tensors},
         (found.metric, found.artifact_value) if found else None,
         report.latency.p50_ms if report.latency else None,
+        report.layer_times,
     )
 
 
@@ -141,12 +162,36 @@ def _grown(name: str, old: Json, op: Json) -> Iterator[Change]:
     ]
     if said:
         more = (op["macs"], op["weight_bytes"]) > (old["macs"], old["weight_bytes"])
-        yield Change("grew" if more else "shrank", name, ", ".join(said))
+        key = "macs" if op["macs"] != old["macs"] else "weight_bytes"
+        yield Change("grew" if more else "shrank", name, ", ".join(said), op[key] / old[key] if old[key] else None)
 
 
 def _described(op: Json) -> str:
     macs = f", {text.count(op['macs'])} multiply-adds" if op["macs"] else ""
     return f"{op['op']}, {op['kind']}{macs}"
+
+
+def _times(a: Side, b: Side) -> Iterator[Change]:
+    """The layers of both that take longer or shorter, where one machine timed both."""
+    if a.times is None or b.times is None or place(a.times.machine) != place(b.times.machine):
+        return
+    least = max(SLOWER_MS, SLOWER_SHARE * min(a.times.total_ms, b.times.total_ms))
+    before = a.times.by_tensor()
+    for name, ms in b.times.by_tensor().items():
+        old = before.get(name)
+        if old is None or abs(ms - old) < least or max(ms, old) < SLOWER * min(ms, old):
+            continue
+        said = f"{milliseconds(old)} became {milliseconds(ms)}"
+        yield Change("slower" if ms > old else "faster", name, said, ms / old if old else None)
+
+
+def _notes(a: Side, b: Side) -> Iterator[str]:
+    """Why something is not compared."""
+    lacking = [side.name for side in (a, b) if side.times is None]
+    if lacking:
+        yield f"no times of layers in {' and '.join(lacking)}: compare two reports to see which layers slowed"
+    elif a.times and b.times and (one := place(a.times.machine)) != (other := place(b.times.machine)):
+        yield f"the layers' times are not compared: one is of {one}, the other of {other}"
 
 
 def _scales(a: Side, b: Side) -> Iterator[Change]:
@@ -155,7 +200,8 @@ def _scales(a: Side, b: Side) -> Iterator[Change]:
             continue
         old, old_zero = a.scales[name]
         if abs(scale - old) > SCALED * old or zero_point != old_zero:
-            yield Change("scale", name, f"{old:.5g}, zero point {old_zero} became {scale:.5g}, zero point {zero_point}")
+            said = f"{old:.5g}, zero point {old_zero} became {scale:.5g}, zero point {zero_point}"
+            yield Change("scale", name, said, scale / old)
 
 
 def _noise(a: Side, b: Side) -> Iterator[Change]:

@@ -44,7 +44,14 @@ def emit(graph: ir.Model, plan: QuantPlan, target: Target, description: Descript
         from edgekit.emitters import tflite
 
         options = tflite.Options(
-            target.input_layout, target.io_dtype, target.ops, target.sparse, said.preprocessing, said.labels, said.facts
+            target.input_layout,
+            target.io_dtype,
+            target.ops,
+            target.sparse,
+            target.runtime == "litert",
+            said.preprocessing,
+            said.labels,
+            said.facts,
         )
         return tflite.emit(graph, plan, options)
     from edgekit.emitters import onnx_qdq

@@ -115,6 +115,9 @@ markdown_option = click.option(
 )
 
 
+html_option = click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML page too.")
+
+
 def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags that name a key of edgekit.toml (``model__weights``), by that key (``model.weights``)."""
     return {name.replace("__", "."): value for name, value in flags.items() if "__" in name}

@@ -144,14 +144,16 @@ def effort(runs: int, seconds: float, processes: int) -> dict[str, Any]:
     }
 
 
-def ask(request: Mapping[str, Any], python: Sequence[str] = (sys.executable,)) -> dict[str, Any]:
-    """The agent's answer to one request; ``python`` is the command that runs it.
+def ask(
+    request: Mapping[str, Any], python: Sequence[str] = (sys.executable,), program: Sequence[str] = (str(AGENT),)
+) -> dict[str, Any]:
+    """The answer of the agent (or another ``program``) to one request; ``python`` is the command that runs it.
 
     Raises the ModelError, DataError or DeviceError that the agent reports, and DeviceError or ModelError when the
     process died.
     """
     names = ", ".join(artifact["path"] for artifact in request["artifacts"])
-    command, seconds = [*python, str(AGENT)], patience(request)
+    command, seconds = [*python, *program], patience(request)
     try:
         done = subprocess.run(
             command, input=json.dumps(request), capture_output=True, text=True, timeout=seconds, check=False

@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit import __version__, emit, gate, verify
+from edgekit import __version__, baseline, emit, gate, verify
 from edgekit.audit import audit
-from edgekit.baseline import against, keep_first, read_report
 from edgekit.built import Basis, Built
 from edgekit.compress import coded
 from edgekit.device import Device
-from edgekit.errors import DataError, DeviceError, UnsupportedError
+from edgekit.errors import DataError, DeviceError, EdgekitError, UnsupportedError
 from edgekit.graph import Array, shape_of
 from edgekit.instructions import count_instructions
 from edgekit.measure import Bench
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, write
 from edgekit.passes import steps
+from edgekit.profile import profile
 from edgekit.progress import Progress
 from edgekit.project import METRICS, Project, QuantizationConfig
 from edgekit.quant import calibrate, equalize, memory, reconstruct
@@ -249,6 +249,8 @@ class Work:
         if self.project.counts_instructions(name):
             with self.stage("count", name), self.progress.task(f"count {name}"):
                 self._count(built)
+        with self.stage("profile", name):
+            self._profile(built)
 
     def _count(self, built: Built) -> None:
         """Instructions, where they can be counted."""
@@ -282,6 +284,13 @@ class Work:
         with TemporaryDirectory(prefix="edgekit-") as folder:
             beside = write(Path(folder) / f"float.{built.target.format}", floating)
             built.float_latency = bench.glance(beside, self.threads(built.target))
+
+    def _profile(self, built: Built) -> None:
+        """The time of every layer, on this machine: what a device's runtime can tell is not asked for."""
+        try:
+            built.layer_times = profile(built.path, threads=built.target.threads)
+        except EdgekitError as error:  # it has run before, so this is the profiler's doing
+            self.warnings.append(f"{built.target.name}: layers are not timed: {error}")
 
     def _evaluated(self, built: Built, graph: ir.Model, samples: Samples) -> Evaluation:
         if self._float_result is None:
@@ -335,33 +344,32 @@ class Work:
             float_latency=built.float_latency,
             device=self.device.name if self.device and built.latency else "",
             instructions=built.instructions,
+            layer_times=built.layer_times,
             warnings=tuple(self.warnings),
             compression=tuple(self.compression),
             rungs=tuple(self.rungs),
             stages=self.stages_of(built.target),
             **facts | {"model": replace(facts["model"], float_bytes=built.float_bytes)},
         )
-        limits, kept = self.project.limits(built.target.name), self.baseline(built.target)
-        grown = against(report, read_report(kept), self.project.growth) if kept and kept.exists() else ()
-        return replace(report, gates=(*gate.judge(report, limits), *grown))
-
-    def baseline(self, target: Target) -> Path | None:
-        """Where the project keeps a target's baseline."""
-        return self.project.growth.path(self.project.folder, target.name)
+        limits = self.project.limits(built.target.name)
+        return replace(report, gates=(*gate.judge(report, limits), *baseline.held(report, self.project)))
 
     def stages_of(self, target: Target) -> tuple[Stage, ...]:
         """The stages that all targets share, and those of one."""
         return (*self.stages.get("", ()), *self.stages.get(target.name, ()))
 
-    def publish(self, built: Built, report: Report) -> Report:
-        """Write everything but the artifact, the report last; a first baseline too, where the project keeps one."""
+    def publish(self, built: Built, report: Report, reports: Sequence[Report]) -> Report:
+        """Write everything but the artifact, the report last; ``reports`` are those of all targets.
+
+        A first baseline is written too, where the project keeps one.
+        """
         folder = built.path.parent
         write(folder / "plan.json", json.dumps(built.plan.to_json(), indent=1) + "\n")
         write(folder / "contract.json", json.dumps(report.contract, indent=2) + "\n")
-        write(folder / "report.html", html.render(report))
+        write(folder / "report.html", html.render(report, reports))
         write(folder / "report.json", report_json.render(report))
-        kept = self.baseline(built.target)
-        if kept and keep_first(report, kept):
+        kept = baseline.own(report, self.project)
+        if kept and baseline.keep_first(report, kept):
             self.progress.note(f"{kept}: there was no baseline; written: commit it")
         return report
 

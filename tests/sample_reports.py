@@ -7,6 +7,7 @@ from typing import Any
 
 from edgekit.audit.facts import Audit, AuditedOp, precision
 from edgekit.measure import Measurement
+from edgekit.profile import LayerTime, LayerTimes
 from edgekit.report.model import (
     ArtifactFacts,
     CalibrationFacts,
@@ -106,6 +107,25 @@ TENSORS = (
     TensorFidelity("logits", "Gemm", 27.8, "int8", 0.1376, 22, 0.0),
 )
 
+TIMES = LayerTimes(
+    layers=(
+        LayerTime("conv1", "CONV_2D", "conv1", 0.031, ("Convolution",)),
+        LayerTime("layer1.0.conv1", "CONV_2D", "layer1.0.conv1", 0.092, ("Convolution",)),
+        LayerTime("layer1.0.add", "ADD", "layer1.0.add", 0.0, ("Add", "Clamp")),
+        LayerTime("layer2.0.conv1", "CONV_2D", "layer2.0.conv1", 0.064, ("Convolution",)),
+        LayerTime("avg_pool", "MEAN", "avg_pool", 0.003, ("Mean",)),
+        LayerTime("logits", "FULLY_CONNECTED", "logits", 0.004, ("Fully Connected",)),
+        LayerTime("softmax", "SOFTMAX", "softmax", 0.002, ("SOFTMAX",)),
+    ),
+    elsewhere={"Transpose": 0.005, "Copy": 0.001},
+    p50_ms=0.229,
+    runs=395,
+    threads=1,
+    runtime="litert",
+    runtime_version="ai-edge-litert 2.3.0",
+    machine=MACHINE,
+)
+
 GATES = (
     Verdict("size", 320_000.0, 304_944.0, "pass", "304.9 KB, at most 320.0 KB"),
     Verdict("accuracy_drop", 0.005, 0.0006, "pass", "0.06 points, at most 0.50 points"),
@@ -139,6 +159,7 @@ FULL = Report(
         peak_memory_bytes=68_000_000,
         model_memory_bytes=9_600_000,
     ),
+    layer_times=TIMES,
     gates=GATES,
     warnings=("calibration: 16 of 256 images are constant (every pixel 0)",),
     stages=(Stage("load", 2.31), Stage("calibrate", 3.4, cached=True), Stage("emit", 0.08), Stage("evaluate", 11.2)),

@@ -22,7 +22,7 @@ from nets import cnn
 from edgekit.artifact import read_artifact
 from edgekit.build import build
 from edgekit.contract import Contract
-from edgekit.errors import ConfigError, UnsupportedError
+from edgekit.errors import ConfigError, DeviceError, UnsupportedError
 from edgekit.progress import SilentProgress
 from edgekit.project import Project, load_project
 from edgekit.quant.plan import QuantPlan
@@ -95,6 +95,7 @@ def unmeasured(reports: list[Report], monkeypatch: pytest.MonkeyPatch) -> None:
     """Later builds take over the first one's latency; nothing here depends on it."""
     monkeypatch.setattr("edgekit.measure.Bench.measure", lambda *_, **__: reports[0].latency)
     monkeypatch.setattr("edgekit.measure.Bench.glance", lambda *_, **__: reports[0].float_latency)
+    monkeypatch.setattr("edgekit.stages.profile", lambda *_, **__: reports[0].layer_times)
 
 
 def kept(out: Path, targets: Sequence[str] = TARGETS) -> dict[str, bytes]:
@@ -160,7 +161,33 @@ def test_both_targets_come_from_one_plan_and_agree(reports: list[Report], out: P
         assert report.fidelity is not None and report.fidelity.outputs["scores"] > 5
         assert report.latency is not None and report.latency.p50_ms > 0
         names = [stage.name for stage in report.stages]
-        assert names == ["load", "check", "equalize", "calibrate", "round", "emit", "verify", "evaluate", "measure"]
+        assert names == [
+            "load",
+            "check",
+            "equalize",
+            "calibrate",
+            "round",
+            "emit",
+            "verify",
+            "evaluate",
+            "measure",
+            "profile",
+        ]
+        times = {layer.tensor for layer in report.layer_times.layers} if report.layer_times else set()
+        assert times & {tensor.name for tensor in report.fidelity.tensors}
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_runtime_that_cannot_be_profiled_is_a_warning(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any, **__: Any) -> None:
+        raise DeviceError("it has no profiler")
+
+    monkeypatch.setattr("edgekit.stages.profile", none)
+    (report,) = build(project, TARGETS[:1], tmp_path / "build")
+    assert report.layer_times is None
+    assert f"{TARGETS[0]}: layers are not timed: it has no profiler" in report.warnings
 
 
 # -- again ----------------------------------------------------------------------------------------------------------

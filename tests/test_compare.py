@@ -10,20 +10,23 @@ from click.testing import CliRunner
 from sample_reports import FULL, audit, op
 from small_graphs import Builder
 
+from edgekit.audit import audit_file
+from edgekit.baseline import read_report
 from edgekit.cli import cli
-from edgekit.compare import Difference, compare
+from edgekit.compare import Change, Difference, compare
 from edgekit.emitters import onnx_qdq, tflite
 from edgekit.errors import EdgekitError
 from edgekit.passes import prepare
+from edgekit.profile import profile
 from edgekit.quant.solve import Rules, solve
-from edgekit.report import json
+from edgekit.report import changed, json
 from edgekit.report.model import Report
 
 
-def written(path: Path, float_nodes: frozenset[str] = frozenset(), widest: float = 4.0) -> Path:
-    """A network of two convolutions, all its ranges as wide as ``widest``."""
+def written(path: Path, float_nodes: frozenset[str] = frozenset(), widest: float = 4.0, kernel: int = 3) -> Path:
+    """A network of two convolutions, the first of a ``kernel``, all its ranges as wide as ``widest``."""
     b = Builder(0)
-    x = b.node("Relu", b.conv(b.input(1, 3, 8, 8), 3, 8, (3, 3), pads=[1, 1, 1, 1]))
+    x = b.node("Relu", b.conv(b.input(1, 3, 32, 32), 3, 8, (kernel, kernel), pads=[kernel // 2] * 4))
     graph = prepare(b.model(b.conv(x, 8, 4)))
     names = [*(str(v.name) for v in graph.graph.inputs), *(str(v.name) for n in graph.graph for v in n.outputs)]
     plan = solve(graph, dict.fromkeys(names, (-widest, widest)), Rules(float_nodes=float_nodes))
@@ -76,6 +79,66 @@ def test_reports_tell_accuracy_noise_and_latency_too(tmp_path: Path) -> None:
     assert {("noisier", "logits"), ("grew", "conv1"), ("new", "softmax"), ("gone", "linear")} <= kinds(found)
     assert [t.after for t in found.totals if t.name == FULL.evaluation.metric] == ["79.00 %"]
     assert "latency p50" in {total.name for total in found.totals}
+
+
+def profiled(path: Path, folder: Path) -> Path:
+    """A report with what is really in a file, and how long its layers take."""
+    return report(folder, replace(FULL, audit=audit_file(path).to_json(), layer_times=profile(path, seconds=0.2)))
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_a_layer_that_grew_and_slowed_is_named(tmp_path: Path, suffix: str) -> None:
+    small = profiled(written(tmp_path / f"a.{suffix}"), tmp_path / "a")
+    large = profiled(written(tmp_path / f"b.{suffix}", kernel=9), tmp_path / "b")
+    changes = compare(small, large).changes
+    assert [change.ratio for change in changes if change.kind == "grew"] == [9.0]
+    times = read_report(large).layer_times
+    assert times is not None
+    heaviest = max(times.layers, key=lambda layer: layer.ms).tensor
+    assert [change.name for change in changes if change.kind == "slower" and change.name == heaviest] == [heaviest]
+    assert {"shrank", "faster"} <= {change.kind for change in compare(large, small).changes}
+
+
+def test_times_of_two_machines_are_not_compared(tmp_path: Path) -> None:
+    assert FULL.layer_times is not None
+    slow = tuple(replace(layer, ms=9 * layer.ms) for layer in FULL.layer_times.layers)
+    elsewhere = replace(FULL.layer_times, layers=slow, machine={"board": "Raspberry Pi 4"})
+    found = compare(report(tmp_path / "a", FULL), report(tmp_path / "b", replace(FULL, layer_times=elsewhere)))
+    assert found.changes == ()
+    assert found.notes == (
+        "the layers' times are not compared: one is of Intel(R) Xeon(R) CPU, the other of Raspberry Pi 4",
+    )
+    here = replace(FULL, layer_times=replace(FULL.layer_times, layers=slow))
+    found = compare(tmp_path / "a", report(tmp_path / "c", here))
+    assert {change.kind for change in found.changes} == {"slower"} and found.notes == ()
+    bare = compare(tmp_path / "a", report(tmp_path / "d", replace(FULL, layer_times=None)))
+    assert "no times of layers in" in bare.notes[0] and bare.changes == ()
+
+
+def test_the_page_tells_the_same(tmp_path: Path) -> None:
+    paths = [str(written(tmp_path / "a.tflite")), str(written(tmp_path / "b.tflite", frozenset({"conv2"}), 8.0))]
+    page = tmp_path / "pages" / "changes.html"
+    said = CliRunner().invoke(cli, ["compare", *paths, "--html", str(page)])
+    assert said.exit_code == 0
+    words = page.read_text(encoding="utf-8")
+    assert "fell back to float" in words and "changed scale" in words and f"edgekit compare {paths[0]}" in words
+    assert '<span class="pill fail">worse</span>' in words
+    same = CliRunner().invoke(cli, ["compare", paths[0], paths[0], "--html", str(page)])
+    assert same.exit_code == 0 and "Every layer is as it was." in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status", "verdict"),
+    [
+        ((), "same", "no layer changed"),
+        (("faster", "shrank", "shrank"), "better", "1 sped up, 2 shrank"),
+        (("scale", "faster"), "changed", "1 changed scale, 1 sped up"),
+        (("scale", "float", "slower"), "worse", "1 fell back to float, 1 slowed, 1 changed scale"),
+    ],
+)
+def test_the_verdict_is_the_worst_change(kinds: tuple[str, ...], status: str, verdict: str) -> None:
+    found = Difference("a", "b", (), (), tuple(Change(kind, "x", "") for kind in kinds))
+    assert changed.status(found) == status and changed.verdict(found) == verdict
 
 
 def test_the_command_prints_layers_and_json(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from edgekit.contract import Contract, Port
 from edgekit.diagnose.diagnosis import Diagnosis, Loss
 from edgekit.gate import GATES
 from edgekit.measure import Measurement
+from edgekit.profile import LayerTime, LayerTimes
 from edgekit.report import model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +52,8 @@ VALUES += [
     model.Verdict,
     model.Stage,
     Measurement,
+    LayerTimes,
+    LayerTime,
     Contract,
     Port,
     Diagnosis,

@@ -118,9 +118,7 @@ REFUSED: dict[str, dict[str, str]] = {
         **because("ARG_MIN has no sound int16 kernel", "ArgMin"),
         **because("DEPTH_TO_SPACE has no sound int16 kernel", "DepthToSpace DepthToSpace-torch"),
         **because("ELU has no sound int16 kernel", "Elu"),
-        **because("HARD_SWISH has no sound int16 kernel", "HardSwish"),
         **because("LOG_SOFTMAX has no sound int16 kernel", "LogSoftmax"),
-        **because("PRELU has no sound int16 kernel", "PRelu PRelu-one"),
         **because("SPACE_TO_DEPTH has no sound int16 kernel", "SpaceToDepth"),
     },
 }

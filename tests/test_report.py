@@ -16,8 +16,9 @@ import pytest
 from sample_reports import BARE, FAILED, FULL, HOSTILE, HOSTILE_NAME, MACHINE, measurement
 
 from edgekit.errors import InputError
-from edgekit.report import answers, console, html, json, junit, markdown, terminal, text, view
-from edgekit.report.model import Fidelity, Report, TensorFidelity, Verdict
+from edgekit.report import answers, console, html, json, junit, layers, markdown, terminal, text, view
+from edgekit.report.model import Fidelity, Finding, Report, TensorFidelity, Verdict
+from edgekit.report.page import POLICY
 
 Golden = Callable[[str, str], None]
 ALL = [FULL, BARE, FAILED, HOSTILE]
@@ -108,7 +109,48 @@ def test_html_is_whole_and_needs_no_network(report: Report) -> None:
     assert page.tags.count("script") == 1 and page.tags.count("style") == 1
     assert not {"link", "img", "iframe", "object", "a"} & set(page.tags)
     assert not [value for name, value in page.attributes if name in ("src", "href") or name.startswith("on")]
-    assert ("content", html.POLICY) in page.attributes
+    assert ("content", POLICY) in page.attributes
+
+
+def test_html_shows_the_build_around_an_artifact() -> None:
+    words = Page(html.render(FULL, [FULL, FAILED])).words
+    assert "All artifacts of this build" in words and "mixed for raspberry-pi-zero-2w-litert" in words
+    assert "p50 0.717 ms, p90 0.767 ms, p99 0.939 ms" in words  # in float
+    alone = Page(html.render(FULL, [FULL])).words
+    assert "All artifacts of this build" not in alone and "Latency" in alone
+    assert "Latency" not in Page(html.render(BARE)).words
+
+
+def test_html_times_are_in_the_table_of_layers() -> None:
+    page = html.render(FULL)
+    assert '<td class="n" data-v="0.455445545"><span>0.0920 ms</span>' in page
+    assert "<span>&lt; 0.001 ms</span>" in page  # of an addition
+    words = " ".join(Page(page).words)
+    assert "0.00600 ms of that belongs to no layer: Transpose 0.00500 ms, Copy 0.00100 ms" in words
+    assert "softmax" in words  # makes no tensor that was verified
+    assert "share" not in html.render(replace(FULL, layer_times=None))
+
+
+def test_the_trust_in_times_is_said() -> None:
+    assert FULL.layer_times is not None
+    said = layers.trust(replace(FULL.layer_times, p50_ms=0.05))
+    assert "the profiler adds its own time to every kernel, so small layers read too long" in said
+    quiet = replace(FULL.layer_times, elsewhere={"Copy": 0.0})
+    assert not any("belongs to no layer" in line for line in layers.trust(quiet))
+    assert any("or is other work" in line for line in layers.trust(replace(FULL.layer_times, p50_ms=0.5)))
+    pi = measurement(3.1, machine={**MACHINE, "board": "Raspberry Pi 4"})
+    assert "the latency above is of Raspberry Pi 4" in layers.trust(FULL.layer_times, pi)
+    assert "1 of 7 layers below the microsecond that the profiler counts" in layers.trust(FULL.layer_times)
+
+
+def test_html_says_why_accuracy_fell_and_what_it_ran_on() -> None:
+    why = Finding("outlier", ("layer2.0.conv1",), {"alone_db": 9.1}, "", "take percentile ranges", "accuracy.md")
+    pi = measurement(3.1, machine={**MACHINE, "memory_bytes": 4_000_000_000}, before={"mhz": 1500.0, "throttled": None})
+    words = Page(html.render(replace(FULL, findings=(why,), latency=pi))).words
+    assert words.index("Why accuracy fell") < words.index("Against float")
+    assert "at layer2.0.conv1 (alone_db 9.1): take percentile ranges; more in accuracy.md" in words
+    assert "mhz 1500" in words and any(word.endswith("system Linux 6.1, memory 4.00 GB") for word in words)
+    assert "Why accuracy fell" not in Page(html.render(FULL)).words
 
 
 def test_html_escapes() -> None:
@@ -120,7 +162,7 @@ def test_html_escapes() -> None:
 def test_html_numbers_sort() -> None:
     tensors = tuple(TensorFidelity(f"t{n}", "Conv", snr) for n, snr in enumerate((3.5, math.inf, math.nan, -math.inf)))
     page = html.render(replace(FULL, fidelity=Fidelity(1, {}, tensors)))
-    found = re.findall(r'data-v="([^"]+)">([^<]+ dB|exact|no signal|not a number)<', page)
+    found = re.findall(r'data-v="([^"]+)"><span>([^<]+ dB|exact|no signal|not a number)<', page)
     assert found == [
         ("3.5", "3.5 dB"), ("Infinity", "exact"), ("-Infinity", "not a number"), ("-Infinity", "no signal")
     ]  # fmt: skip

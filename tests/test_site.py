@@ -35,7 +35,7 @@ def test_every_link_leads_somewhere(site: Path) -> None:
     for page in sorted(site.rglob("*.html")):
         if page.name == "404.html":
             continue
-        for link in re.findall(r'(?:href|src)="([^"]+)"', page.read_text(encoding="utf-8")):
+        for link in re.findall(r'(?:href|src|srcset)="([^"]+)"', page.read_text(encoding="utf-8")):
             target = unquote(urldefrag(link).url)
             if target and "://" not in target and not target.startswith(("mailto:", "data:")):
                 there = page.parent / target

@@ -156,15 +156,18 @@ class Constants(ABC):
         low = np.finfo(np.float32).min if tensor.quant is None else tensor.quant.limits[0]
         return Tensor("lowest", (1,), tensor.dtype, tensor.quant, np.asarray([low], tensor.dtype))
 
-    def ones(self, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights (1, 1, 1, channels) and the bias of a depthwise convolution that copies ``like``."""
-        dtype, quant, bias = "float32", None, None
+    def ones(
+        self, channels: int, like: Tensor, kernel: tuple[int, ...] = (1, 1), scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """The weights (1, height, width, channels) and the bias of a depthwise convolution that adds up ``like``."""
+        dtype, quant, bias, one = "float32", None, None, scale
         if like.quant is not None:
-            dtype, quant = "int8", QParams("int8", (1.0,) * channels, (0,) * channels, 3)
-            bias = numerics.bias(like.quant, quant)
+            weight = numerics.times(QParams("int8", (1.0,) * channels, (0,) * channels, 3), scale)
+            dtype, quant, bias, one = "int8", weight, numerics.bias(like.quant, weight), 1
         kind = "float32" if bias is None else bias.dtype
         zeros = Tensor("zeros", (channels,), kind, bias, np.zeros(channels, kind))
-        return Tensor("ones", (1, 1, 1, channels), dtype, quant, np.ones((1, 1, 1, channels), dtype)), zeros
+        shape = (1, *kernel, channels)
+        return Tensor("ones", shape, dtype, quant, np.full(shape, one, dtype)), zeros
 
     @staticmethod
     def whole() -> QParams:

@@ -20,9 +20,7 @@ from edgekit.quant.kernels import computes_in_integers
 from edgekit.quant.plan import QParams, QuantPlan
 
 # Measured on ai-edge-litert 2.3: PRELU gives other values than it should, the others stop with an error.
-WITHOUT_INT16 = frozenset(
-    {"ARG_MAX", "ARG_MIN", "DEPTH_TO_SPACE", "ELU", "HARD_SWISH", "LOG_SOFTMAX", "PRELU", "SPACE_TO_DEPTH"}
-)
+WITHOUT_INT16 = frozenset({"ARG_MAX", "ARG_MIN", "DEPTH_TO_SPACE", "ELU", "LOG_SOFTMAX", "PRELU", "SPACE_TO_DEPTH"})
 
 NARROW = 8  # elements: rows shorter than this are slow to transpose
 ACTIVATIONS = {(-math.inf, math.inf): "NONE", (0.0, math.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
@@ -31,8 +29,9 @@ ACTIVATIONS = {(-math.inf, math.inf): "NONE", (0.0, math.inf): "RELU", (0.0, 6.0
 class Lowering(Constants):
     """Lowers unit after unit into ``graph``; between calls it holds the tensors that exist so far."""
 
-    def __init__(self, plan: QuantPlan, layouts: Layouts) -> None:
+    def __init__(self, plan: QuantPlan, layouts: Layouts, delegated: bool = True) -> None:
         self.graph = Graph([], [], [])
+        self.delegated = delegated
         super().__init__(plan)
         self.layouts = layouts
         self.tensors: dict[str, Tensor] = {}
@@ -281,13 +280,18 @@ class Lowering(Constants):
         return low if low > first + half else -math.inf, high if high < last - half else math.inf
 
     def clamp(self, source: Any, low: float, high: float, output: Tensor) -> None:
+        known = ACTIVATIONS.get((low, high))
         low, high = self._clips(output, low, high)
-        tensor = self._input(source)
-        if tensor.quant != output.quant:  # type: ignore[union-attr]
-            rest = output if (low, high) == (-math.inf, math.inf) else self.temp(output.shape, output)
-            tensor = self.requantize(tensor, rest)
-        elif (low, high) == (-math.inf, math.inf):
+        free = (low, high) == (-math.inf, math.inf)
+        tensor = self.tensor(source)
+        if tensor.quant != output.quant:
+            tensor = self.requantize(tensor, output if free else self.temp(output.shape, output))
+        elif free:
             self.reshape(tensor, output.shape, output)
+        if not free and known and self.delegated and output.dtype == "int8":
+            nothing = self._filled(0.0, output)
+            self.add("ADD", [tensor, nothing], output, fused_activation_function=known)
+            return
         for code, bound, last in (("MAXIMUM", low, high == math.inf), ("MINIMUM", high, True)):
             if abs(bound) != math.inf:
                 tensor = self.add(

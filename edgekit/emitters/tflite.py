@@ -27,13 +27,14 @@ class Options:
 
     ``input_layout`` NHWC or NCHW; ``io_dtype`` int8 hands the integers in and out, float32 puts QUANTIZE and DEQUANTIZE
     at the ends; ``ops`` are the operators that the target's runtime has (empty: all); ``sparse`` stores a pruned weight
-    as a sparse tensor where the file gets smaller.
+    as a sparse tensor where the file gets smaller; ``delegated`` says that the runtime hands what it can to XNNPACK.
     """
 
     input_layout: str = "NHWC"
     io_dtype: str = "int8"
     ops: tuple[str, ...] = ()
     sparse: bool = False
+    delegated: bool = True
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -48,7 +49,7 @@ def emit(model: ir.Model, plan: QuantPlan, options: Options | None = None) -> Ar
     graph = model.graph
     _refuse_unknown(graph)
     layouts = decide(graph, options.input_layout)
-    lowering = Lowering(plan, layouts)
+    lowering = Lowering(plan, layouts, options.delegated)
     inputs = [_enter(lowering, value, options) for value in graph.inputs]
     problems: list[str] = []
     for unit in units(graph):

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ops.context import PLAIN, Array, Operand, Tfl, full
+from edgekit.ops.context import PLAIN, Array, Operand, Tensor, Tfl, full
 from edgekit.ops.declare import NUMBERS, Layout, Quant, Scale, op, unsupported
+from edgekit.quant import numerics
 from edgekit.quant.plan import QParams
 
 FIRST = Quant(inputs=(0,))
@@ -21,7 +22,7 @@ LOGARITHM = Quant(scale=Scale.FIXED, fixed=(16 / 256, 127))
 
 @op("Relu", since=14, layout=Layout.ANY, types=NUMBERS)
 def relu(tfl: Tfl, X: Operand) -> None:
-    """RELU, where no operator before takes it in; MAXIMUM for integers without a scale."""
+    """RELU, where no operator before takes it in; in int8 QUANTIZE or ADD, MAXIMUM for integers without a scale."""
     _clip(tfl, X, 0.0, math.inf)
 
 
@@ -36,7 +37,8 @@ def clip(tfl: Tfl, input: Operand, min: Operand | None = None, max: Operand | No
 
 def _clip(tfl: Tfl, source: Operand, low: float, high: float) -> None:
     known = {(0.0, math.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}.get((low, high))
-    if known is not None and (tfl.quantized or tfl.out.dtype == "float32"):
+    slow = tfl.delegated and tfl.out.dtype == "int8"  # XNNPACK has these as a part of others alone
+    if known is not None and not slow and (tfl.quantized or tfl.out.dtype == "float32"):
         tfl.add(known, [source])
     else:
         tfl.clamp(source, low, high, tfl.out)
@@ -53,8 +55,25 @@ def leaky_relu(tfl: Tfl, X: Operand, *, alpha: float = 0.01) -> None:
 
 @op("PRelu", since=16, layout=Layout.ANY)
 def prelu(tfl: Tfl, X: Operand, slope: Operand) -> None:
-    """PRELU; a slope per channel must be stored last, as broadcasting asks."""
-    tfl.add("PRELU", [X, tfl.aligned(slope)])
+    """PRELU; in integers RELU and slope x (x - RELU(x)), added, where the runtime is faster so, and in int16.
+
+    A slope per channel must be stored last, as broadcasting asks.
+    """
+    source = tfl.tensor(X)
+    if slope.array is None or source.quant is None or not (tfl.delegated or source.dtype == "int16"):
+        tfl.add("PRELU", [X, tfl.aligned(slope)])
+        return
+    above, below = (tfl.temp(tfl.out.shape, source) for _ in range(2))
+    tfl.clamp(X, 0.0, math.inf, above)
+    tfl.add("SUB", [X, above], below, **PLAIN)
+    ends = source.quant.range[0] * np.asarray([slope.array.min(), slope.array.max(), 0.0])
+    bent = tfl.add("MUL", [below, tfl.aligned(slope)], _ranged(tfl, ends.min(), ends.max()), **PLAIN)
+    tfl.add("ADD", [above, bent], **PLAIN)
+
+
+def _ranged(tfl: Tfl, low: float, high: float) -> Tensor:
+    """A tensor for integers between the input and the output of a node, with a range of its own."""
+    return tfl.temp(tfl.out.shape, dtype=tfl.out.dtype, quant=numerics.affine(low, high, tfl.out.dtype))
 
 
 @op("Elu", since=6, layout=Layout.ANY)
@@ -175,10 +194,7 @@ def hard_sigmoid(tfl: Tfl, X: Operand, *, alpha: float = 0.2, beta: float = 0.5)
     ADD rounds ties up, which is a step off at x = 0 in a scale of 1/255: where that counts it is a table.
     """
     if not tfl.exact and math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
-        quant = tfl.scaled(tfl.out.quant, 6.0)
-        middle = tfl.temp(tfl.out.shape, dtype=tfl.out.dtype, quant=quant)
-        tfl.add("ADD", [X, tfl.number(3.0, tfl.out)], middle, fused_activation_function="RELU6")
-        tfl.add("MUL", [middle, tfl.number(1 / 6, tfl.out)], fused_activation_function="NONE")
+        _gate(tfl, X, tfl.out)
     elif tfl.quantized:
         tfl.lookup(X, lambda x: np.clip(np.float32(alpha) * x + np.float32(beta), 0, 1))
     else:
@@ -189,11 +205,23 @@ def hard_sigmoid(tfl: Tfl, X: Operand, *, alpha: float = 0.2, beta: float = 0.5)
         tfl.add("MINIMUM", [shifted, tfl.number(1.0, tfl.out)])
 
 
+def _gate(tfl: Tfl, X: Operand, output: Tensor) -> Tensor:
+    """clip(x + 3, 0, 6) / 6: the integers of both steps are the same."""
+    middle = tfl.temp(tfl.out.shape, dtype=output.dtype, quant=tfl.scaled(output.quant, 6.0))
+    tfl.add("ADD", [X, tfl.number(3.0, tfl.out)], middle, fused_activation_function="RELU6")
+    return tfl.add("MUL", [middle, tfl.number(1 / 6, tfl.out)], output, **PLAIN)
+
+
 @op("HardSwish", since=14, layout=Layout.ANY)
 def hard_swish(tfl: Tfl, X: Operand) -> None:
-    """HARD_SWISH, which rounds some of 256 integers the other way: where that counts it is a table."""
+    """HARD_SWISH; in integers ADD, RELU6, MUL and MUL where the runtime is faster so, and in int16.
+
+    Both round some integers the other way: where that counts it is a table.
+    """
     if tfl.exact:
         tfl.lookup(X, lambda x: x * np.clip(x / np.float32(6) + np.float32(0.5), 0, 1))
+    elif tfl.quantized and (tfl.delegated or tfl.out.dtype == "int16"):
+        tfl.add("MUL", [X, _gate(tfl, X, _ranged(tfl, 0.0, 1.0))], **PLAIN)
     else:
         tfl.add("HARD_SWISH", [X])
 

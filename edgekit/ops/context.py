@@ -48,8 +48,9 @@ class Tfl(Protocol):
     """The lowering context of one node.
 
     ``out`` is the tensor that the node must fill, ``shape`` its shape in source order, ``activation`` the fused
-    activation to hand to the operator, ``quantized`` whether the result is an integer with a scale, and ``exact``
-    whether it must be the one that rounding the real result gives, to the last step.
+    activation to hand to the operator, ``quantized`` whether the result is an integer with a scale, ``exact`` whether
+    it must be the one that rounding the real result gives, to the last step, and ``delegated`` whether the runtime
+    hands what it can to XNNPACK, so that one operator that this does not take costs more than several that it does.
     """
 
     out: Tensor
@@ -59,6 +60,7 @@ class Tfl(Protocol):
     activation: str
     quantized: bool
     exact: bool
+    delegated: bool
 
     def add(self, code: str, inputs: Sequence[Any], output: Any = None, **options: Any) -> Tensor:
         """Write an operator; inputs are operands, tensors, integer arrays (as int32 constants) or None."""
@@ -86,8 +88,10 @@ class Tfl(Protocol):
     def lowest(self, like: Any) -> Tensor:
         """A constant with the smallest value of the type of ``like``, which a maximum ignores."""
 
-    def ones(self, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights and the bias of a depthwise convolution that copies ``like``."""
+    def ones(
+        self, channels: int, like: Tensor, kernel: tuple[int, ...] = (1, 1), scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """The weights, all ``scale``, and the bias of a depthwise convolution; in integers 1 at that scale."""
 
     def temp(self, shape: Sequence[int], like: Any = None, *, dtype: str = "", quant: QParams | None = None) -> Tensor:
         """A tensor between two operators of one node, with the type and scale of ``like`` unless they are given."""

@@ -52,6 +52,7 @@ PASSES: tuple[Pass, ...] = (
     canonical.plain_gemm,
     convolution.fold_batch_norm,
     convolution.absorb_padding,
+    convolution.order_for_depth_to_space,
     canonical.global_pooling,
     shuffle.plain_shuffles,
     blocks.flat_indices,

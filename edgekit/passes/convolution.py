@@ -1,4 +1,4 @@
-"""Fold what stands beside a convolution into it: BatchNormalization behind, zero padding before."""
+"""Fold what stands beside a convolution into it: BatchNormalization and an order of channels behind, padding before."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from edgekit.errors import ModelError
 from edgekit.graph import Array, attributes, constant, shape_of
 from edgekit.passes.rewrite import add_constant, drop, make, make_private, put_in_place, single_reader
 
+EACH = ("Relu", "Clip", "LeakyRelu", "HardSwish", "Sigmoid", "Tanh")  # what does the same to every channel
 CHANNELS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0}  # where the output channels lie in the weights
 
 
@@ -90,6 +91,38 @@ def _spell_out(graph: ir.Graph, node: ir.Node, factor: Array, offset: Array) -> 
     shifted = make("Add", [scaled.outputs[0], offset_value], out, f"{out.name}/shifted")
     graph.insert_after(node, [scaled, shifted])
     put_in_place(graph, out, shifted.outputs[0])
+
+
+def order_for_depth_to_space(model: ir.Model) -> bool:
+    """DepthToSpace in torch's order (CRD) of a convolution's channels -> weights in the order of DCR, which is cheaper.
+
+    Element (c, i, j) of a channel's block is channel c b b + i b + j in CRD and (i b + j) C + c in DCR.
+    """
+    graph, changed = model.graph, False
+    for node in graph:
+        if node.op_type != "DepthToSpace" or attributes(node).get("mode", "DCR") != "CRD" or node.inputs[0] is None:
+            continue
+        before = _convolution(node.inputs[0])
+        if before is None or int(attributes(before).get("group", 1)) > 1 or not _foldable(before):
+            continue
+        block = int(attributes(node)["blocksize"])
+        order = np.arange(shape_of(node.inputs[0])[1]).reshape(-1, block * block).T.reshape(-1)
+        for i, axis in ((1, CHANNELS[before.op_type]), (2, 0)):
+            array = constant(before.inputs[i]) if i < len(before.inputs) else None
+            if array is not None:
+                make_private(graph, before, i, np.take(array, order, axis))
+        node.attributes["mode"] = ir.AttrString("mode", "DCR")
+        changed = True
+    return changed
+
+
+def _convolution(value: ir.Value) -> ir.Node | None:
+    """The convolution that makes a value which is read once, through what does the same to every channel."""
+    node = value.producer() if single_reader(value) is not None else None
+    if node is None or node.op_type in ("Conv", "ConvTranspose"):
+        return node
+    source = node.inputs[0] if node.op_type in EACH else None
+    return None if source is None else _convolution(source)
 
 
 def absorb_padding(model: ir.Model) -> bool:

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from edgekit.gate import status
-from edgekit.report import console, terminal, text, view
+from edgekit.report import changed, console, layers, terminal, text, view
 from edgekit.report.codec import encode
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgekit.device_check import DeviceCheck
     from edgekit.doctor import Check
     from edgekit.measure import Comparison, Measurement
+    from edgekit.profile import LayerTimes
     from edgekit.recheck import Recheck
     from edgekit.report.model import Report
     from edgekit.target import Target
@@ -51,6 +52,15 @@ def bench(
     yield console.labelled([*lines, *(("before, after", said) for said in [view.states(measurements[0][1])] if said)])
     notes = [warning for _, found in measurements for warning in found.warnings()]
     yield from _warnings(notes)
+
+
+def bench_per_layer(name: str, measurement: Measurement, times: LayerTimes) -> Parts:
+    """The same of one artifact, then the time of every layer, the slowest first."""
+    yield from bench([(name, measurement)])
+    yield Text()
+    yield terminal.layers(times, len(times.layers))
+    yield Text()
+    yield console.labelled(("trust" if not index else "", line) for index, line in enumerate(layers.trust(times)))
 
 
 def names(a: Path, b: Path) -> tuple[str, str]:
@@ -130,22 +140,9 @@ def on_device(found: DeviceCheck) -> str:
     return said if found.value is None else f"{said}; the metric is {found.value:.4f} there"
 
 
-KINDS = {
-    "float": "fell back to float",
-    "integer": "came to integers",
-    "grew": "grew",
-    "noisier": "noisier",
-    "new": "new",
-    "gone": "gone",
-    "scale": "changed scale",
-    "shrank": "shrank",
-}
-"""What became of an op or tensor, the worst first."""
-
-
 def compared(found: Difference) -> Parts:
     """Totals of both, then every layer that changed."""
-    yield Text.assemble((found.b, "bold"), f" against {found.a}\n")
+    yield Text.assemble((found.b, "bold"), f" against {found.a}: {changed.verdict(found)}\n")
     table = console.table(Column("", no_wrap=True), console.number("before"), console.number("after"), Column("change"))
     for total in found.totals:
         change = "" if total.ratio is None else f"{total.ratio:.3f}x"
@@ -154,11 +151,11 @@ def compared(found: Difference) -> Parts:
     if found.contract:
         yield console.indented(console.labelled(("contract", line) for line in found.contract))
     changes = console.table(Column("change", no_wrap=True), console.name("layer"), Column(""))
-    order = list(KINDS)
-    for one in sorted(found.changes, key=lambda one: order.index(one.kind)):
-        style = "bold red" if one.kind in ("float", "noisier") else ""
-        changes.add_row(Text(KINDS[one.kind], style=style), Text(one.name), Text(one.said))
-    yield console.indented(changes) if changes.row_count else Text("  every layer is as it was")
+    for one in changed.ordered(found):
+        style = "bold red" if one.kind in changed.WORSE else ""
+        changes.add_row(Text(changed.KINDS[one.kind], style=style), Text(one.name), Text(one.said))
+    yield console.indented(changes) if changes.row_count else Text("  every layer is as it was\n")
+    yield console.labelled(("note", note) for note in found.notes)
 
 
 def gates(reports: Sequence[Report]) -> Parts:

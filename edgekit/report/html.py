@@ -4,82 +4,61 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from edgekit.gate import status
-from edgekit.report import grids, text, view
-from edgekit.report.markup import Child, Html, el, join
+from edgekit.report import grids, layers, text, view
+from edgekit.report.distribution import distributions
+from edgekit.report.layer_columns import COLUMNS, FULL_DB, band
+from edgekit.report.markup import Html, el, join
 from edgekit.report.model import Report, TensorFidelity
-
-FULL_DB = 60.0
-"""The signal-to-noise ratio that fills a bar."""
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-FILTER_FROM = 12
-"""A table of so many rows gets a search field."""
+from edgekit.report.page import SMALL, bar, facts, head, key, page, pair, pill, scroll, section, sortable, tile
 
 
-def render(report: Report) -> str:
-    """The whole page."""
-    parts = (
-        _tiles,
-        _gates,
-        _warnings,
-        _comparison,
+def render(report: Report, build: Sequence[Report] = ()) -> str:
+    """The whole page; ``build`` are all reports of the build that it is from."""
+    others = [other for other in build if other.artifact.path != report.artifact.path]
+    first = (_tiles, _gates, _findings, _warnings, _comparison)
+    beside = (distributions(report, others), _artifacts(report, others))
+    then = (
         _grids,
         _fidelity,
-        _tensors,
+        _layers,
         _ops,
         _contract,
         _facts,
         _stages,
         _again,
     )
-    body = el("main", _header(report), [make(report) for make in parts], _footer(report))
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        el("title", view.headline(report)),
-        el("style", Html(_asset("page.css"))),
+    return page(
+        view.headline(report),
+        _header(report),
+        [make(report) for make in first],
+        *beside,
+        [make(report) for make in then],
+        _footer(report),
     )
-    script = el("script", Html(_asset("page.js")))
-    return f"<!doctype html>\n{el('html', head, el('body', body, script), lang='en')}\n"
-
-
-def _asset(name: str) -> str:
-    return files("edgekit.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _pill(word: str, said: str = "") -> Html:
-    return el("span", said or word, class_=f"pill {word if word != 'no gates' else 'none'}")
-
-
-def _section(title: str, *children: Child, class_: str | None = None) -> Html:
-    return el("section", el("h2", title), *children, class_=class_)
 
 
 def _header(report: Report) -> Html:
     title = el("h1", view.model_name(report), el("small", " for "), view.target_name(report))
     what = el("span", f" {report.artifact.precision}, ", el("span", report.artifact.path, class_="path"), class_="soft")
-    return el("header", title, el("p", _pill(status(report.gates), view.verdict(report)), what))
+    return el("header", title, el("p", pill(status(report.gates), view.verdict(report)), what))
 
 
 def _tiles(report: Report) -> Html:
-    tiles = [_tile("size", text.size(report.artifact.bytes), _size_note(report))]
+    tiles = [tile("size", text.size(report.artifact.bytes), _size_note(report))]
     found = report.evaluation
     if found is not None:
-        tiles.append(_tile(found.metric, text.percent(found.artifact_value), f"{text.change(-found.drop)} to float"))
+        tiles.append(tile(found.metric, text.percent(found.artifact_value), f"{text.change(-found.drop)} to float"))
     if report.latency is not None:
         before = report.float_latency
         note = view.faster(before.p50_ms, report.latency.p50_ms) if before else "median"
-        tiles.append(_tile("latency", text.milliseconds(report.latency.p50_ms), f"{note}, p50" if before else note))
+        tiles.append(tile("latency", text.milliseconds(report.latency.p50_ms), f"{note}, p50" if before else note))
     ops = report.audit.get("ops", ())
     if ops:
         integer = sum(bool(op["integer"]) for op in ops)
-        tiles.append(_tile("integer ops", f"{integer} of {len(ops)}", f"{text.percent(integer / len(ops))} of ops"))
+        tiles.append(tile("integer ops", f"{integer} of {len(ops)}", f"{text.percent(integer / len(ops))} of ops"))
     return el("div", tiles, class_="tiles")
 
 
@@ -87,56 +66,66 @@ def _size_note(report: Report) -> str:
     return f"{view.smaller(report.model.float_bytes, report.artifact.bytes)} than float"
 
 
-def _tile(label: str, value: str, note: str) -> Html:
-    return el("div", el("span", label), el("b", value), el("span", note), class_="tile")
-
-
 def _gates(report: Report) -> Html:
     if not report.gates:
         return Html()
     rows = [
-        el("tr", el("td", _pill(gate.status), class_="tight"), el("td", gate.gate, class_="tight"), el("td", gate.text))
+        el("tr", el("td", pill(gate.status), class_="tight"), el("td", gate.gate, class_="tight"), el("td", gate.text))
         for gate in report.gates
     ]
-    return _section("Gates", el("table", el("tbody", rows), class_="gates"))
+    return section("Gates", el("table", el("tbody", rows), class_="gates"))
+
+
+def _findings(report: Report) -> Html:
+    """The causes of lost accuracy and what to do."""
+    if not report.findings:
+        return Html()
+    said = [(found.cause, view.cause(found)) for found in report.findings]
+    return section("Why accuracy fell", facts(said), class_="warn")
 
 
 def _warnings(report: Report) -> Html:
     if not report.warnings:
         return Html()
-    return _section("Warnings", el("ul", [el("li", warning) for warning in report.warnings]), class_="warn")
+    return section("Warnings", el("ul", [el("li", warning) for warning in report.warnings]), class_="warn")
+
+
+IN_STRIPS = ("latency p90", "latency p99")
+"""What the distributions show."""
 
 
 def _comparison(report: Report) -> Html:
-    rows = view.comparison(report)
-    barred = [_pair(row, row.share) for row in rows if row.share is not None]
+    rows = [row for row in view.comparison(report) if row.name not in IN_STRIPS]
+    barred = [pair(row.name, row.change, row.source, row.artifact, row.share) for row in rows if row.share is not None]
     plain = [(row.name, ", ".join(filter(None, (row.artifact, row.change)))) for row in rows if row.share is None]
-    key = el("p", el("span", class_="key before"), "float", el("span", class_="key"), report.artifact.precision)
-    return _section("Against float", key, el("div", barred, class_="compare"), _list(plain))
+    colours = key("float", report.artifact.precision)
+    return section("Against float", colours, el("div", barred, class_="compare"), facts(plain))
 
 
-def _pair(row: view.Row, share: float) -> Html:
-    longest = max(1.0, share)
-    return join(
-        el("div", row.name, class_="label"),
-        el("div", row.change, class_="change"),
-        el("div", _bar(1 / longest, "before"), el("span", row.source), class_="pair"),
-        el("div", _bar(share / longest), el("span", row.artifact), class_="pair"),
-        el("div", class_="gap"),
-    )
+def _artifacts(report: Report, others: Sequence[Report]) -> Html:
+    """The source and every artifact of the build, a row each; nothing when there is only one."""
+    if not others:
+        return Html()
+    found, p50 = report.evaluation, report.float_latency and text.milliseconds(report.float_latency.p50_ms)
+    source = (text.size(report.model.float_bytes), text.percent(found.float_value) if found else "", p50 or "", "")
+    heads = [el("th", name, class_=kind) for name, kind in ARTIFACT_COLUMNS]
+    heads[3] = el("th", view.metric_name([report, *others]), class_="n")
+    rows = [_artifact("float", None, source)]
+    rows += [_artifact(view.target_name(one), status(one.gates), view.short(one)) for one in (report, *others)]
+    return section("All artifacts of this build", scroll(el("table", el("thead", el("tr", heads)), el("tbody", rows))))
 
 
-def _bar(share: float, kind: str = "") -> Html:
-    width = 0.0 if math.isnan(share) else 100 * min(1.0, max(0.0, share))
-    return el("span", class_=f"bar {kind}".strip(), style=f"width:{width:.1f}%")
+ARTIFACT_COLUMNS = (("", None), ("gates", None), ("size", "n"), ("", "n"), ("p50", "n"), ("integer ops", f"n {SMALL}"))
 
 
-def _list(pairs: Sequence[tuple[str, str]]) -> Html:
-    return el("dl", [join(el("dt", label), el("dd", said)) for label, said in pairs]) if pairs else Html()
+def _artifact(name: str, gates: str | None, cells: Sequence[str]) -> Html:
+    kinds = [kind for _, kind in ARTIFACT_COLUMNS[2:]]
+    numbers = [el("td", cell, class_=kind) for cell, kind in zip(cells, kinds, strict=True)]
+    return el("tr", el("td", name, class_="name"), el("td", pill(gates) if gates else None), numbers)
 
 
 def _grids(report: Report) -> Html:
-    return join(*(_section(grid.title.capitalize(), _grid(grid)) for grid in grids.grids(report)))
+    return join(*(section(grid.title.capitalize(), _grid(grid)) for grid in grids.grids(report)))
 
 
 def _grid(grid: grids.Grid) -> Html:
@@ -145,13 +134,9 @@ def _grid(grid: grids.Grid) -> Html:
     def row(tag: str, cells: Sequence[str]) -> Html:
         return el("tr", [el(tag, cell, class_="n" if number else None) for number, cell in enumerate(cells)])
 
-    return _scroll(
+    return scroll(
         el("table", el("thead", row("th", grid.heads)), el("tbody", [row("td", cells) for cells in grid.rows]))
     )
-
-
-def _band(snr_db: float) -> str:
-    return "low" if snr_db < 10 else "middle" if snr_db < 20 else ""
 
 
 def _fidelity(report: Report) -> Html:
@@ -167,7 +152,7 @@ def _fidelity(report: Report) -> Html:
     ends = ("first tensor", f"full height: {FULL_DB:.0f} dB", "last")
     axis = el("div", [el("span", end) for end in ends], class_="axis")
     note = "Signal-to-noise ratio of every tensor in the order of execution. Below 20 dB amber, below 10 dB red."
-    return _section("Where precision is lost", el("p", note, class_="soft"), chart, axis)
+    return section("Where precision is lost", el("p", note, class_="soft"), chart, axis)
 
 
 def _column(left: float, step: float, tensor: TensorFidelity) -> Html:
@@ -176,55 +161,22 @@ def _column(left: float, step: float, tensor: TensorFidelity) -> Html:
     title = el("title", f"{tensor.name} {tensor.op} {text.decibels(tensor.snr_db)}")
     return el(
         "rect", title, x=f"{left:.2f}", y=f"{100 - height:.1f}", width=f"{step * 0.82:.2f}", height=f"{height:.1f}",
-        class_=_band(tensor.snr_db) or None,
+        class_=band(tensor.snr_db) or None,
     )  # fmt: skip
 
 
-def _tensors(report: Report) -> Html:
-    tensors = report.fidelity.tensors if report.fidelity else ()
-    if not tensors:
+def _layers(report: Report) -> Html:
+    """How true each tensor is and how long the op takes that makes it."""
+    rows = layers.layers(report)
+    if not rows:
         return Html()
-    saturation = any(tensor.saturated is not None for tensor in tensors)
-    stored = ("scale", "zero point", "saturated") if saturation else ("scale", "zero point")
-    heads = [_head("tensor"), _head("op"), _head("dtype", SMALL), *(_head(name, f"n {SMALL}") for name in stored)]
-    heads += [_head("snr", "n"), el("th", aria_hidden="true")]
-    rows = [_tensor_row(tensor, saturation) for tensor in tensors]
-    return _section(f"Tensors ({len(tensors):,})", _sortable(heads, rows))
-
-
-SMALL = "hide-small"
-"""What a phone does not show."""
-
-
-def _head(name: str, class_: str | None = None) -> Html:
-    return el("th", el("button", name, type="button"), scope="col", class_=class_)
-
-
-def _tensor_row(tensor: TensorFidelity, saturation: bool) -> Html:
-    saturated = "" if tensor.saturated is None else text.percent(tensor.saturated)
-    return el(
-        "tr",
-        el("td", tensor.name, class_="name"),
-        el("td", tensor.op),
-        el("td", tensor.dtype, class_=SMALL),
-        _number(tensor.scale, "" if tensor.scale is None else f"{tensor.scale:.5g}", SMALL),
-        _number(tensor.zero_point, "" if tensor.zero_point is None else str(tensor.zero_point), SMALL),
-        _number(tensor.saturated, saturated, SMALL) if saturation else None,
-        _number(tensor.snr_db, text.decibels(tensor.snr_db)),
-        el("td", _bar(tensor.snr_db / FULL_DB, _band(tensor.snr_db)), class_="track"),
-    )
-
-
-def _number(value: float | None, said: str, class_: str = "") -> Html:
-    known = -math.inf if value is None or math.isnan(value) else value
-    sortable = f"{'-' * (known < 0)}Infinity" if math.isinf(known) else f"{known:.9g}"
-    return el("td", said, class_=f"n {class_}".strip(), data_v=sortable)
-
-
-def _sortable(heads: Sequence[Html], rows: Sequence[Html]) -> Html:
-    table = el("table", el("thead", el("tr", heads)), el("tbody", rows), class_="sortable")
-    search = el("input", type="search", placeholder="filter", aria_label="filter the rows")
-    return join(search if len(rows) >= FILTER_FROM else None, el("div", table, class_="scroll tall"))
+    shown = [column for column in COLUMNS if any(column.known(row) for row in rows)]
+    most = max((row.share or 0.0 for row in rows), default=0.0) or 1.0
+    heads = [column.head() for column in shown]
+    cells = [el("tr", [column.cell(row, most) for column in shown]) for row in rows]
+    said = layers.trust(report.layer_times, report.latency) if report.layer_times else ()
+    trust = el("p", " ".join(f"{line[:1].upper()}{line[1:]}." for line in said), class_="soft") if said else None
+    return section(f"Layers ({len(rows):,})", trust, sortable(heads, cells))
 
 
 def _ops(report: Report) -> Html:
@@ -235,23 +187,23 @@ def _ops(report: Report) -> Html:
     heaviest = max((op["weight_bytes"] for op in ops), default=0) or 1
     rows = [_op_row(op, most, heaviest) for op in ops]
     said = el("p", "; ".join(view.audit_lines(report.audit)), class_="soft")
-    heads = [_head("op"), _head("kind"), _head("numbers"), _head("multiply-adds", "n"), _head("weights", "n")]
-    return _section(f"Ops ({len(ops):,}), read back from the bytes", said, _sortable(heads, rows))
+    heads = [head("op"), head("kind", SMALL), head("numbers"), head("multiply-adds", "n"), head("weights", "n")]
+    return section(f"Ops ({len(ops):,}), read back from the bytes", said, sortable(heads, rows))
 
 
 def _op_row(op: Mapping[str, Any], most: int, heaviest: int) -> Html:
     return el(
         "tr",
         el("td", op["name"], class_="name"),
-        el("td", op["op"]),
-        el("td", "integer" if op["integer"] else _pill("fail", op["kind"])),
+        el("td", op["op"], class_=SMALL),
+        el("td", "integer" if op["integer"] else pill("fail", op["kind"])),
         _barred(op["macs"], text.count(op["macs"]), most),
         _barred(op["weight_bytes"], text.size(op["weight_bytes"]), heaviest),
     )
 
 
 def _barred(value: float, said: str, most: float) -> Html:
-    return el("td", said if value else "", _bar(value / most) if value else None, class_="n", data_v=value)
+    return el("td", said if value else "", bar(value / most) if value else None, class_="n", data_v=value)
 
 
 def _contract(report: Report) -> Html:
@@ -263,11 +215,7 @@ def _contract(report: Report) -> Html:
     if not rows:
         return Html()
     preprocessing = [(name, view.settings(found)) for name, found in report.contract.get("preprocessing", {}).items()]
-    return _section("Inputs and outputs", _scroll(el("table", el("tbody", rows))), _list(preprocessing))
-
-
-def _scroll(table: Html) -> Html:
-    return el("div", table, class_="scroll")
+    return section("Inputs and outputs", scroll(el("table", el("tbody", rows))), facts(preprocessing))
 
 
 def _facts(report: Report) -> Html:
@@ -275,7 +223,17 @@ def _facts(report: Report) -> Html:
     if report.calibration is not None:
         hashes.append(("calibration sha256", report.calibration.sha256))
     target = [("target", view.settings(report.target))]
-    return _section("Facts", _list([*view.lines(report), *target, *hashes]))
+    said = [line for line in view.lines(report) if not line[0].startswith(view.CAUSE)]
+    return section("Facts", facts([*said, *target, *_device(report), *hashes]))
+
+
+def _device(report: Report) -> list[tuple[str, str]]:
+    """What the latency belongs to: the machine, and the state that it was in before and after."""
+    found = report.latency
+    if found is None:
+        return []
+    states = (("device", found.machine), ("before timing", found.before), ("after timing", found.after))
+    return [(label, view.settings(state)) for label, state in states if state]
 
 
 def _stages(report: Report) -> Html:
@@ -287,16 +245,16 @@ def _stages(report: Report) -> Html:
             "tr",
             el("td", stage.name, class_="tight"),
             el("td", "reused" if stage.cached else text.seconds(stage.seconds), class_="n"),
-            el("td", None if stage.cached else _bar(stage.seconds / longest), class_="track"),
+            el("td", None if stage.cached else bar(stage.seconds / longest), class_="track"),
         )
         for stage in report.stages
     ]
     total = text.seconds(sum(stage.seconds for stage in report.stages))
-    return _section(f"Stages ({total})", el("table", el("tbody", rows)))
+    return section(f"Stages ({total})", el("table", el("tbody", rows)))
 
 
 def _again(report: Report) -> Html:
-    return _section("Again", el("pre", el("code", report.reproduce)))
+    return section("Again", el("pre", el("code", report.reproduce)))
 
 
 def _footer(report: Report) -> Html:

@@ -14,6 +14,7 @@ from edgekit.audit.facts import AuditedOp
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.measure import Measurement
+from edgekit.profile.facts import LayerTimes
 from edgekit.report.codec import decode, encode
 
 SCHEMA = 1
@@ -210,6 +211,7 @@ class Report:
     float_latency: Measurement | None = None
     device: str = ""
     instructions: Instructions | None = None
+    layer_times: LayerTimes | None = None
     gates: tuple[Verdict, ...] = ()
     warnings: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()

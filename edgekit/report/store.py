@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.output import prepare_folder, write
-from edgekit.report import github, junit, markdown
+from edgekit.report import compare_html, github, junit, markdown
 from edgekit.report.model import Report
+
+if TYPE_CHECKING:
+    from edgekit.compare import Difference
 
 
 def save(reports: Sequence[Report], junit_path: Path | None = None, markdown_path: Path | None = None) -> None:
@@ -22,3 +27,9 @@ def save(reports: Sequence[Report], junit_path: Path | None = None, markdown_pat
         if path is not None:
             prepare_folder(path.parent)
             write(path, form.render(reports))
+
+
+def save_comparison(found: Difference, path: Path) -> None:
+    """Write a comparison as an HTML page, making its folder. Raises OutputError."""
+    prepare_folder(path.parent)
+    write(path, compare_html.render(found, shlex.join(["edgekit", "compare", found.a, found.b, "--html", str(path)])))

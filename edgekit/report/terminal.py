@@ -10,7 +10,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from edgekit.gate import status
+from edgekit.profile.facts import LayerTimes
 from edgekit.report import console, grids, text, view
+from edgekit.report.layers import milliseconds, slowest
 from edgekit.report.model import Fidelity, Report, Verdict
 
 WORST = 5
@@ -40,6 +42,7 @@ def parts(reports: Sequence[Report]) -> Iterator[RenderableType]:
             *map(grid, grids.grids(report)),
             ports(report.contract),
             worst(report.fidelity, WORST),
+            layers(report.layer_times, WORST),
             _warnings(report),
             _footer(report),
         )
@@ -95,6 +98,15 @@ def worst(fidelity: Fidelity | None, count: int) -> Table:
     for tensor in view.worst_tensors(fidelity, count):
         snr = Text(text.decibels(tensor.snr_db), style=_style(tensor.snr_db))
         table.add_row(Text(tensor.name), Text(tensor.op), snr, console.bar(tensor.snr_db / FULL_DB))
+    return table
+
+
+def layers(times: LayerTimes | None, count: int) -> Table:
+    """The layers that take longest, a line each."""
+    columns = (console.name("slowest layers"), Column("op"), console.number("time"), console.number("share"))
+    table = console.table(*columns, Column("", no_wrap=True))
+    for name, op, ms, share in slowest(times, count) if times else ():
+        table.add_row(Text(name), Text(op), milliseconds(ms), text.percent(share), console.bar(share))
     return table
 
 

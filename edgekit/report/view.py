@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.gate import elsewhere, status
 from edgekit.measure import Measurement
-from edgekit.report import text
+from edgekit.report import layers, text
 from edgekit.report.model import (
     Compression,
     Evaluation,
@@ -21,6 +21,8 @@ from edgekit.report.model import (
 )
 
 Json = Mapping[str, Any]
+CAUSE = "cause: "
+"""Before the cause of lost accuracy in the label of a line."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,7 @@ def how_timed(found: Measurement) -> str:
     """How sure the median is, from how many runs, and what ran it where."""
     low, high = found.p50_interval_ms
     span = f"p50 within {text.milliseconds(low)} to {text.milliseconds(high)}, {text.plural(found.runs, 'run')}"
-    where = found.machine.get("board") or found.machine.get("cpu") or "unknown machine"
-    return f"{span}, {_runtime(found)}, {text.plural(found.threads, 'thread')}, on {where}"
+    return f"{span}, {_runtime(found)}, {text.plural(found.threads, 'thread')}, on {layers.place(found.machine)}"
 
 
 _STATES = (
@@ -260,6 +261,7 @@ def lines(report: Report) -> list[tuple[str, str]]:
         ("timing", _timing_note(report)),
         ("before, after", states(report.latency)),
         ("instructions", _instructions(report)),
+        ("layers", layers.trust(report.layer_times)[0] if report.layer_times else ""),
         ("packed", _packed(report)),
         ("parity", _parity(report)),
         ("calibration", _calibration(report)),
@@ -267,11 +269,11 @@ def lines(report: Report) -> list[tuple[str, str]]:
         ("source check", _source_check(report)),
     ]
     steps = [(step.method, _facts_of(step)) for step in report.compression]
-    causes = [(f"cause: {finding.cause}", _cause(finding)) for finding in report.findings]
+    causes = [(f"{CAUSE}{finding.cause}", cause(finding)) for finding in report.findings]
     return [(label, line) for label, line in (*found, *steps, *causes) if line]
 
 
-def _cause(finding: Finding) -> str:
+def cause(finding: Finding) -> str:
     """``at conv1, conv2 (alone_db 12.1): what to do``."""
     figures = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
     where = f"at {', '.join(finding.tensors[:3])}{', ...' * (len(finding.tensors) > 3)} " if finding.tensors else ""
@@ -367,7 +369,13 @@ def settings(values: Any) -> str:
     """A mapping as ``key value, key value``; what is not set is left out."""
     if not isinstance(values, Mapping):
         return str(values)
-    return ", ".join(f"{key} {_setting(value)}" for key, value in values.items() if value not in (None, "", (), []))
+    known = {key: value for key, value in values.items() if value not in (None, "", (), [])}
+    return ", ".join(
+        f"{key.removesuffix('_bytes')} {text.size(value)}"
+        if key.endswith("_bytes") and isinstance(value, int)
+        else f"{key} {_setting(value)}"
+        for key, value in known.items()
+    )
 
 
 def _setting(value: Any) -> str:

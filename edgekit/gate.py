@@ -81,12 +81,14 @@ def _counted(report: Report) -> float | None:
 def _latency(rank: int) -> Gate:
     name, field = f"latency_p{rank}", f"p{rank}_ms"
     value = _timed(field)
-    return Gate(name, f"{name}_ms", value, text.milliseconds, _NO_LATENCY, False, rank / 100, f"p{rank}_interval_ms")
+    missing = _NO_LATENCY if rank == 50 else _NO_QUANTILE
+    return Gate(name, f"{name}_ms", value, text.milliseconds, missing, False, rank / 100, f"p{rank}_interval_ms")
 
 
 _NO_EVALUATION = "evaluation.data is not set"
 _NO_AUDIT = "the artifact was not audited"
 _NO_LATENCY = "the artifact was not timed"
+_NO_QUANTILE = "not timed, or by a binary that tells its median alone"
 
 
 def _bytes(report: Report) -> float:

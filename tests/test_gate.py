@@ -94,6 +94,10 @@ def test_the_same_machine_under_another_name() -> None:
         ({"agreement": 0.9}, "at least 90.00 % wanted, nothing was measured: evaluation.data is not set"),
         ({"snr_db": 20.0}, "at least 20.0 dB wanted, nothing was measured: the artifact was not verified"),
         ({"latency_p50_ms": 4.0}, "at most 4.00 ms wanted, nothing was measured: the artifact was not timed"),
+        (
+            {"latency_p90_ms": 4.0},
+            "at most 4.00 ms wanted, nothing was measured: not timed, or by a binary that tells its median alone",
+        ),
         ({"memory_bytes": 4000}, "at most 4.00 KB wanted, nothing was measured: the artifact was not timed"),
     ],
 )

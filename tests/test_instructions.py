@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import edgekit
+from loopback_sshd import NoSshd, loopback_sshd
 from nets import cnn
 from small_onnx import qdq_conv_relu
 
@@ -106,6 +107,11 @@ def test_a_build_that_cannot_count_says_so(tmp_path: Path) -> None:
 
 @NEEDS_VALGRIND
 @pytest.mark.slow
-def test_the_count_is_the_same_every_time(relu: Path) -> None:
-    first, second = count_instructions(relu), count_instructions(relu)
-    assert first.counter == "valgrind" and abs(first.count - second.count) <= 0.002 * first.count
+def test_the_count_is_the_same_every_time_and_over_ssh(relu: Path, tmp_path: Path) -> None:
+    first = count_instructions(relu)
+    try:
+        with loopback_sshd(tmp_path) as server:
+            second = count_instructions(relu, server.device)
+    except NoSshd:
+        second = count_instructions(relu)
+    assert first.counter in ("perf", "valgrind") and abs(first.count - second.count) <= 0.01 * first.count

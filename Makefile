@@ -1,5 +1,6 @@
 # make demo   build a digit classifier for a Raspberry Pi and prove it        make lint      style and types
 # make test   the tests that take seconds                                     make test-all  the slow ones too
+# make site   the documentation as HTML, in site/
 # make test-arm64   artifacts on arm64 and armv7, under qemu-user; fetches packages and wheels into .emulated (400 MB)
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all test-arm64 lint install
+.PHONY: demo test test-all test-arm64 lint site install
 
 install: $(INSTALLED)
 
@@ -33,6 +34,9 @@ test-all: $(INSTALLED)
 test-arm64: $(INSTALLED)
 	PYTHON=$(BIN)/python tests/emulated/root.sh .emulated
 	$(BIN)/python -m pytest -m arm64
+
+site: $(INSTALLED)
+	$(BIN)/mkdocs build --strict
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ default it asks for times:
 
 ``"do": "run"`` with one artifact then takes messages from standard input, a line ``{"names": [...], "bytes": n}`` and n
 bytes of an .npz with inputs, a sample a row, and answers each in the same form with the outputs, until one has 0 bytes.
-``"do": "facts"`` asks what the machine is.
+``"do": "facts"`` asks what the machine is; ``"do": "repeat"`` runs an artifact ``runs`` times, to be counted.
 
 The answer is one line of JSON, in nanoseconds and bytes, or ``{"error": {"kind": "model" | "data" | "device", "text":
 one line}}`` with exit status 2.
@@ -26,9 +26,7 @@ import os
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:] = [
-    entry for entry in sys.path if os.path.abspath(entry or ".") != HERE
-]  # its neighbours are not for import
+sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != HERE]  # neighbours are not for import
 
 import contextlib
 import gc
@@ -37,7 +35,7 @@ import json
 import platform
 import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 try:
     import numpy as np
@@ -67,25 +65,15 @@ if TYPE_CHECKING:
 
 
 class Problem(Exception):
-    """What a request cannot have; ``kind`` is "model", "data" or "device"."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
+    """What a request cannot have; its arguments are a kind ("model", "data" or "device") and a line of text."""
 
 
-class Runtime:
+class Runtime(NamedTuple):
     """A runtime that has been imported: its version, what it raises, and how it loads a file (path, threads)."""
 
-    def __init__(
-        self,
-        version: str,
-        failures: tuple[type[Exception], ...],
-        load: Callable[[str, int], tuple[list[Spec], Prepare]],
-    ) -> None:
-        self.version = version
-        self.failures = failures
-        self.load = load
+    version: str
+    failures: tuple[type[Exception], ...]
+    load: Callable[[str, int], tuple[list[Spec], Prepare]]
 
     @contextlib.contextmanager
     def trying(self, path: str) -> Iterator[None]:
@@ -222,6 +210,18 @@ def results_of(prepare: Prepare, values: Feeds) -> Feeds:
     call, outputs = prepare({name: np.ascontiguousarray(value) for name, value in values.items()})
     call()
     return outputs()
+
+
+def repeat(request: dict[str, Any], out: int) -> dict[str, Any]:
+    """The answer to ``repeat``, when that is done. Raises Problem."""
+    artifact = request["artifacts"][0]
+    found = runtime(artifact["runtime"])
+    with found.trying(artifact["path"]):
+        specs, prepare = found.load(artifact["path"], 1)
+        call, _ = prepare(feeds(specs, request.get("inputs", "random")))
+        for _ in range(request["runs"]):
+            call()
+    return {"runtime_version": found.version, "machine": machine()}
 
 
 def facts(request: dict[str, Any], out: int) -> dict[str, Any]:
@@ -473,9 +473,9 @@ def main(arguments: list[str]) -> int:
             path = artifact["path"]
             with open(path, "rb"):
                 pass
-        found = {"time": timed, "run": run, "facts": facts}[request.get("do", "time")](request, out)
+        found = {"time": timed, "run": run, "repeat": repeat, "facts": facts}[request.get("do", "time")](request, out)
     except Problem as problem:
-        found = {"error": {"kind": problem.kind, "text": str(problem)}}
+        found = {"error": dict(zip(("kind", "text"), problem.args))}
     except OSError as error:
         found = {"error": {"kind": "model", "text": f"{path}: cannot be read: {error.strerror or error}"}}
     say(out, found)

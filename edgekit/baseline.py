@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.gate import FAIL, GATES, INCONCLUSIVE, PASS, SLACK, exit_code, float_ops, judge
+from edgekit.gate import FAIL, GATES, INCONCLUSIVE, PASS, SLACK, Gate, exit_code, judge
+from edgekit.growth import EXACT, SHARES, TIMED, Growth
 from edgekit.output import prepare_folder, write
 from edgekit.report import json, text
 from edgekit.report.model import Report, Verdict
 
 if TYPE_CHECKING:
-    from edgekit.project import Limits
-
-COSTS = ("size", "macs", "parameters", "moved", "arena")
-
-TOLERANCE = 0.01
-"""What may be lost against a baseline: a share of size and latency, and in accuracy this much of it all (1 point)."""
+    from edgekit.project import Limits, Project
 
 
 def recorded_limits(report: Report) -> Limits:
@@ -43,10 +39,12 @@ def judge_again(
     from edgekit.project import load_project
 
     project = load_project(config) if config is not None else None
+    growth = project.growth if project else Growth()
     first = baseline is not None and not baseline.exists()
-    before = read_report(baseline) if baseline is not None and not first else None
     if tolerance is not None and (baseline is None or tolerance < 0):
         raise InputError("--tolerance goes with --baseline, and is at least 0")
+    if tolerance is not None:
+        growth = replace(growth, tolerance=tolerance)
     if baseline is not None and first and baseline.suffix != ".json":
         raise InputError(f"{baseline}: no such folder; a first baseline is written to a .json file")
     if first and len(paths) > 1:
@@ -54,19 +52,37 @@ def judge_again(
     judged = []
     for path in paths:
         report = read_report(path)
-        if project is not None:
-            verdicts = judge(report, project.limits(str(report.target.get("name", ""))))
-        else:
-            verdicts = judge(report, recorded_limits(report))
-        if before is not None:
-            verdicts += against(report, before, TOLERANCE if tolerance is None else tolerance)
+        limits = project.limits(str(report.target.get("name", ""))) if project else recorded_limits(report)
+        verdicts = judge(report, limits)
+        kept = baseline or (own(report, project) if project else None)
+        if kept is not None and kept.exists():
+            verdicts += against(report, read_report(kept), growth)
         if not verdicts and not first:
             raise InputError(f"{path}: no limits to hold it against: give --config with [gates], or --baseline")
         judged.append(replace(report, gates=verdicts))
-    if baseline is not None and first and exit_code(judged[0].gates) == 0:
-        prepare_folder(baseline.parent)
-        write(baseline, json.render(judged[0]))
+    if baseline is not None and first:
+        keep_first(judged[0], baseline)
     return judged
+
+
+def held(report: Report, project: Project) -> tuple[Verdict, ...]:
+    """The verdicts against the project's own baseline of the report's target; none where there is none yet."""
+    path = own(report, project)
+    return against(report, read_report(path), project.growth) if path and path.exists() else ()
+
+
+def own(report: Report, project: Project) -> Path | None:
+    """Where the project keeps the baseline of the report's target."""
+    return project.growth.path(project.folder, str(report.target.get("name", "")))
+
+
+def keep_first(report: Report, path: Path) -> bool:
+    """Make a report the baseline where there is none and all its gates hold; whether it is one now."""
+    if path.exists() or exit_code(report.gates) != 0:
+        return False
+    prepare_folder(path.parent)
+    write(path, json.render(report))
+    return True
 
 
 def read_report(path: Path) -> Report:
@@ -74,14 +90,28 @@ def read_report(path: Path) -> Report:
     return json.read(path / "report.json" if path.is_dir() else path)
 
 
-def against(report: Report, baseline: Report, tolerance: float = TOLERANCE) -> tuple[Verdict, ...]:
-    """A verdict for the contract, the costs, the accuracy, the float ops and the median latency of a baseline."""
-    found = [_contract(report, baseline), *_costs(report, baseline, tolerance), _float_ops(report, baseline)]
-    if baseline.evaluation is not None:
-        found.append(_accuracy(report, baseline, tolerance))
-    if _same_machine(report, baseline):
-        found.append(_latency(report, baseline, tolerance))
+def against(report: Report, baseline: Report, growth: Growth | None = None) -> tuple[Verdict, ...]:
+    """A verdict for the contract, and for every gate that ``growth`` (by default that of no project) lets judge."""
+    growth = growth or Growth()
+    found = [_contract(report, baseline)]
+    for gate in GATES:
+        allowed = growth.allowed(gate.name)
+        if allowed is not None and _comparable(gate, report, baseline, growth):
+            found.append(_grown(gate, report, baseline, allowed))
     return tuple(found)
+
+
+def _comparable(gate: Gate, report: Report, baseline: Report, growth: Growth) -> bool:
+    """Whether a gate is to be judged: what it looks at is known of the baseline, and was found in the same way."""
+    asked = growth.asked(gate.name)
+    if gate.value(baseline) is None:
+        return False
+    if gate.quantile is not None or gate.name == "memory":
+        on_devices = gate.name in TIMED and bool(report.device and baseline.device)
+        return (asked or on_devices) and _same_machine(report, baseline)
+    if gate.name == "instructions":
+        return _counted_alike(report, baseline, asked)
+    return asked or gate.name in (*EXACT, "float_ops", "accuracy")
 
 
 def _contract(report: Report, baseline: Report) -> Verdict:
@@ -90,25 +120,21 @@ def _contract(report: Report, baseline: Report) -> Verdict:
     return Verdict("baseline contract", 0.0, float(len(changes)), FAIL if changes else PASS, said)
 
 
-def _costs(report: Report, baseline: Report, tolerance: float) -> Iterator[Verdict]:
-    """What the bytes of both tell, and the baseline knows: none may grow by more than the tolerance."""
-    for gate in GATES:
-        before = gate.value(baseline) if gate.name in COSTS else None
-        if before is None:
-            continue
-        value, limit = gate.value(report), before * (1 + tolerance)
-        said = f"{'nothing' if value is None else gate.show(value)}, it was {gate.show(before)}"
-        yield Verdict(
-            f"baseline {gate.name}", limit, value, PASS if value is not None and value <= limit else FAIL, said
-        )
-
-
-def _float_ops(report: Report, baseline: Report) -> Verdict:
-    value, before = float_ops(report), float_ops(baseline)
-    if value is None or before is None:
-        return Verdict("baseline float_ops", before, value, FAIL, "nothing was measured: an artifact was not audited")
-    said = f"{text.plural(int(value), 'float op')}, it was {before:.0f}"
-    return Verdict("baseline float_ops", before, value, PASS if value <= before else FAIL, said)
+def _grown(gate: Gate, report: Report, baseline: Report, allowed: float) -> Verdict:
+    """What a gate finds, against what it found."""
+    if gate.name == "accuracy":
+        return _accuracy(report, baseline, allowed)
+    if gate.quantile is not None:
+        return _latency(gate, report, baseline, allowed)
+    before, value = gate.value(baseline), gate.value(report)
+    assert before is not None
+    limit = before * (1 + allowed) if gate.name in SHARES else before + (-allowed if gate.at_least else allowed)
+    if value is None:
+        holds = False
+    else:
+        holds = value >= limit - SLACK if gate.at_least else value <= limit + SLACK
+    said = f"{'nothing' if value is None else gate.show(value)}, it was {gate.show(before)}"
+    return Verdict(f"baseline {gate.name}", limit, value, PASS if holds else FAIL, said)
 
 
 def _accuracy(report: Report, baseline: Report, tolerance: float) -> Verdict:
@@ -136,13 +162,23 @@ def _same_machine(report: Report, baseline: Report) -> bool:
     )
 
 
-def _latency(report: Report, baseline: Report, tolerance: float) -> Verdict:
+def _counted_alike(report: Report, baseline: Report, asked: bool) -> bool:
+    """Whether the same counter counted the same runtime on the same kind of machine, or none although it was asked."""
+    now, before = report.instructions, baseline.instructions
+    if now is None or before is None:
+        return asked and before is not None
+    return replace(now, count=0) == replace(before, count=0)
+
+
+def _latency(gate: Gate, report: Report, baseline: Report, tolerance: float) -> Verdict:
     now, before = report.latency, baseline.latency
-    assert before is not None
-    limit = before.p50_ms * (1 + tolerance)
-    if now is None:
-        return Verdict("baseline latency_p50", limit, None, FAIL, "nothing was measured: the artifact was not timed")
-    low, high = now.p50_interval_ms[0] / before.p50_interval_ms[1], now.p50_interval_ms[1] / before.p50_interval_ms[0]
+    found, was = gate.value(report), gate.value(baseline)
+    assert before is not None and was is not None
+    limit, name = was * (1 + tolerance), f"baseline {gate.name}"
+    if now is None or found is None:
+        return Verdict(name, limit, None, FAIL, "nothing was measured: the artifact was not timed")
+    now_interval, before_interval = getattr(now, gate.interval), getattr(before, gate.interval)
+    low, high = now_interval[0] / before_interval[1], now_interval[1] / before_interval[0]
     status = PASS if high <= 1 + tolerance else FAIL if low > 1 + tolerance else INCONCLUSIVE
-    said = f"{text.milliseconds(now.p50_ms)}, it was {text.milliseconds(before.p50_ms)} ({low:.2f}x to {high:.2f}x)"
-    return Verdict("baseline latency_p50", limit, now.p50_ms, status, said)
+    said = f"{text.milliseconds(found)}, it was {text.milliseconds(was)} ({low:.2f}x to {high:.2f}x)"
+    return Verdict(name, limit, found, status, said)

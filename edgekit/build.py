@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgekit.samples import Samples, look
 from edgekit.stages import Work
 from edgekit.target import Target, list_targets, load_target
 from edgekit.toml_table import near_misses
+from edgekit.transports.benchmark import refuse_unmeasured
 
 SOURCE_SAMPLES = 4
 SOURCE_SNR_DB = 60.0  # float32 in another order of summation keeps more than 90 dB
@@ -45,9 +46,11 @@ def build(
     Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
     reused. Gates are judged in the reports, not raised.
     """
-    made = prepared(project, targets, out, progress, command)
+    if device is not None and device.benchmark:
+        for name in targets:
+            refuse_unmeasured(device, project.file, asdict(project.limits(name)))
+    made = prepared(project, targets, out, progress, command, device)
     work = made.work
-    work.device = device
     found = ladder.climb(made) if project.calibration.method == "auto" else work.built(made.lifted)
     for built in found:
         work.examine(built, made.graph)
@@ -59,10 +62,15 @@ def build(
 
 
 def prepared(
-    project: Project, targets: Sequence[str], out: Path, progress: Progress | None = None, command: str = ""
+    project: Project,
+    targets: Sequence[str],
+    out: Path,
+    progress: Progress | None = None,
+    command: str = "",
+    device: Device | None = None,
 ) -> Prepared:
     """The first half of a build: load, check and compress. Raises EdgekitError."""
-    work = Work(project, prepare_folder(out), progress or SilentProgress(), command)
+    work = Work(project, prepare_folder(out), progress or SilentProgress(), command, device)
     _known_gates(project)
     ladder.refuse_idle(project, targets)
     work.compress_steps = compression.read(project)

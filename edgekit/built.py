@@ -17,7 +17,7 @@ from edgekit.profile import LayerTimes
 from edgekit.quant.from_qdq import Lifted
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.ranges import Range
-from edgekit.report.model import Evaluation, Fidelity
+from edgekit.report.model import Evaluation, Fidelity, Instructions
 from edgekit.target import Target
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Built:
     evaluation: Evaluation | None = None
     latency: Measurement | None = None
     float_latency: Measurement | None = None
+    instructions: Instructions | None = None
     layer_times: LayerTimes | None = None
     float_bytes: int = 0
 

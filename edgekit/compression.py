@@ -19,7 +19,6 @@ from edgekit.audit import audit
 from edgekit.compress import coded
 from edgekit.errors import ConfigError, InputError
 from edgekit.graph import constant, is_float, shape_of
-from edgekit.measure import compare
 from edgekit.output import CACHE, prepare_folder, write
 from edgekit.passes import opened, prepare
 from edgekit.project import Project
@@ -31,6 +30,7 @@ from edgekit.reference import serialize
 from edgekit.report.model import Compression
 from edgekit.samples import open_training
 from edgekit.timing import Timer
+from edgekit.transports.connection import bench_on
 
 if TYPE_CHECKING:
     from edgekit.stages import Work
@@ -128,7 +128,7 @@ class _Compiler:
                 work.progress,
                 source=self._source,
                 folder=work.project.folder,
-                latency=Timer(work.precisions, work.config),
+                latency=Timer(work.precisions, work.config, work.device),
             )
             depends_on = [training.sha256, work.calibration.sha256, step.depends_on(context)]
         return _Ready(step, context, depends_on, place)
@@ -171,7 +171,7 @@ class _Compiler:
     def _paid(self, before: Lifted, after: Lifted) -> dict[str, Any]:
         """What was found out when these two were timed first: the same build takes the same step back."""
         work, targets = self._work, {target.name: found for target, found in self._work.precisions.items()}
-        depends_on = [work.sha256(before.graph), work.sha256(after.graph), targets, repr(work.config)]
+        depends_on = [work.sha256(before.graph), work.sha256(after.graph), targets, repr(work.config), *_where(work)]
         found: dict[str, Any] = work.remembered("timed", depends_on, lambda: self._timed(before, after))
         return found
 
@@ -186,7 +186,8 @@ class _Compiler:
                     form, plan = work.planned(target, work.basis(lifted))
                     data = emit.emit(form.model, plan, target).data
                     paths.append(write(Path(folder) / f"{name}.{target.format}", data))
-                found = compare(paths[0], paths[1], target.threads)
+                with bench_on(work.device) as bench:
+                    found = bench.compare(paths[0], paths[1], work.threads(target))
             facts[f"latency {target.name}"] = round(found.ratio, 4)
             kept = kept and found.high < 1.0
         return facts | {"kept": kept}
@@ -208,6 +209,11 @@ class _Compiler:
             metric,
             facts,
         )
+
+
+def _where(work: Work) -> list[str]:
+    """What times depend on besides the artifacts: the device, where one is named."""
+    return [work.device.name] if work.device else []
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from edgekit.toml_table import Table, near_misses
 
 KEYS = {
     "local": ("python",),
-    "exec": ("command", "python"),
-    "ssh": ("host", "options", "command", "python"),
-    "adb": ("serial", "command", "python"),
+    "exec": ("command", "python", "benchmark"),
+    "ssh": ("host", "options", "command", "python", "benchmark"),
+    "adb": ("serial", "command", "python", "benchmark"),
 }
 """The transports, and what each reads besides ``COMMON``."""
 
@@ -27,6 +27,7 @@ FOLDERS = {"adb": "/data/local/tmp/edgekit"}
 class Device:
     """``host`` and ``options`` are given to ssh, ``serial`` to adb; ``command`` goes before ``python`` on the device.
 
+    ``benchmark`` is a runtime's own benchmark binary on the device, which times models there in place of ``python``.
     ``folder``, on the device, keeps what is sent there. ``threads`` and ``cpus`` are what models run with (``cpus``
     empty: any). Relative paths in ``command`` and ``python`` are those of ``home``, where edgekit.toml lies.
     """
@@ -38,6 +39,7 @@ class Device:
     serial: str = ""
     command: tuple[str, ...] = ()
     python: str = "python3"
+    benchmark: str = ""
     folder: str = "~/.cache/edgekit/device"
     threads: int = 1
     cpus: tuple[int, ...] = ()
@@ -67,6 +69,7 @@ def _device(name: str, table: Table, home: Path) -> Device:
         "serial": table.text("serial"),
         "command": table.texts("command"),
         "python": table.text("python"),
+        "benchmark": table.text("benchmark"),
         "folder": table.text("folder"),
         "threads": table.integer("threads", least=1),
         "cpus": table.integers("cpus", least=0),
@@ -91,5 +94,7 @@ def _check(table: Table, transport: str, given: Mapping[str, object]) -> None:
         raise table.need("host")
     if isinstance(host, str) and host.startswith("-"):
         raise table.error("host", f"{host!r} was given, a host as ssh knows it is needed")
-    if transport == "exec" and not given["command"] and not given["python"]:
+    if given["benchmark"] and given["python"]:
+        raise table.error("python", "has no meaning beside benchmark; describe two devices")
+    if transport == "exec" and not (given["command"] or given["python"] or given["benchmark"]):
         raise table.error("command", 'missing; give it (such as ["taskset", "-c", "3"]), or python, or both')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from edgekit.doctor import MISSING, OK, RUNTIMES, TRIALS, WARNING, Check
 from edgekit.errors import DeviceError, EdgekitError, ModelError
 from edgekit.measure import hindered
 from edgekit.report import text
+from edgekit.transports.benchmark import BinaryBench, tool_of
 from edgekit.transports.connection import Connection
 
 DISK_BYTES = 100_000_000
@@ -22,6 +24,8 @@ DISK_BYTES = 100_000_000
 
 def diagnose(device: Device, clean: bool = False) -> tuple[Check, ...]:
     """All checks; with ``clean`` what is kept on the device is removed afterwards. One runtime is enough."""
+    if device.benchmark:
+        return _binary(BinaryBench(device=device), clean)
     try:
         with Connection(device) as connection:
             checks = [*_reached(connection), *_machine(connection)]
@@ -32,6 +36,30 @@ def diagnose(device: Device, clean: bool = False) -> tuple[Check, ...]:
     if any(check.status == OK for check in runtimes):
         runtimes = [check if check.status == OK else replace(check, status=WARNING) for check in runtimes]
     return (*checks, *runtimes, kept)
+
+
+def _binary(bench: BinaryBench, clean: bool) -> tuple[Check, ...]:
+    """Whether a benchmark binary times a tiny model."""
+    device, runtime = bench.device, tool_of(bench.device).runtime
+    try:
+        with _trial(runtime) as path:
+            found = bench.glance(path)
+        if clean:
+            bench.clean()
+    except DeviceError as error:
+        return (Check("device", device.name, MISSING, _said(device, error)),)
+    said = f"{device.benchmark} timed a model: {text.milliseconds(found.p50_ms)}; it gives no outputs to verify"
+    reached = Check("device", device.name, OK, f"reached by {device.transport}, keeps files in {device.folder}")
+    return reached, *_speed(found.before), Check("runtimes", runtime, OK, said)
+
+
+@contextmanager
+def _trial(runtime: str) -> Iterator[Path]:
+    """A tiny model of that runtime."""
+    with TemporaryDirectory(prefix="edgekit-") as folder:
+        path = Path(folder) / f"trial.{'tflite' if runtime == 'litert' else 'onnx'}"
+        path.write_bytes(TRIALS[runtime]())
+        yield path
 
 
 def _said(device: Device, error: EdgekitError) -> str:
@@ -76,15 +104,11 @@ def _speed(state: Mapping[str, Any]) -> Iterator[Check]:
 
 def _runtime(connection: Connection, name: str, install: str) -> Check:
     """Whether a runtime there runs a tiny model."""
-    suffix = "tflite" if name == "litert" else "onnx"
-    with TemporaryDirectory(prefix="edgekit-") as folder:
-        path = Path(folder) / f"trial.{suffix}"
-        path.write_bytes(TRIALS[name]())
-        try:
-            with connection.model(path, name) as model:
-                (result,) = model.run({"x": np.array([[[-1.0, 2.0]]], np.float32)}).values()
-        except (DeviceError, ModelError) as error:
-            return Check("runtimes", name, MISSING, _said(connection.device, error), _there(connection, install))
+    try:
+        with _trial(name) as path, connection.model(path, name) as model:
+            (result,) = model.run({"x": np.array([[[-1.0, 2.0]]], np.float32)}).values()
+    except (DeviceError, ModelError) as error:
+        return Check("runtimes", name, MISSING, _said(connection.device, error), _there(connection, install))
     right = result.tolist() == [[[0.0, 2.0]]]
     said = "ran a model" if right else f"Relu of [-1, 2] came out as {result.tolist()}, not [0, 2]"
     fix = "" if right else _there(connection, f"{install} --force-reinstall")

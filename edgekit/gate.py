@@ -74,16 +74,22 @@ def _audited(field: str) -> Callable[[Report], float | None]:
     return value
 
 
+def _counted(report: Report) -> float | None:
+    return None if report.instructions is None else report.instructions.count
+
+
 def _latency(rank: int) -> Gate:
     name, field = f"latency_p{rank}", f"p{rank}_ms"
     value = _timed(field)
-    return Gate(name, f"{name}_ms", value, text.milliseconds, _NO_LATENCY, False, rank / 100, f"p{rank}_interval_ms")
+    missing = _NO_LATENCY if rank == 50 else _NO_QUANTILE
+    return Gate(name, f"{name}_ms", value, text.milliseconds, missing, False, rank / 100, f"p{rank}_interval_ms")
 
 
 _NO_EVALUATION = "evaluation.data is not set"
 _NO_AGREEMENT = f"{_NO_EVALUATION}, or there are no scores"
 _NO_AUDIT = "the artifact was not audited"
 _NO_LATENCY = "the artifact was not timed"
+_NO_QUANTILE = "not timed, or by a binary that tells its median alone"
 
 
 def _bytes(report: Report) -> float:
@@ -110,6 +116,7 @@ GATES: tuple[Gate, ...] = (
     Gate("parameters", "parameters", _audited("parameters"), text.count, _NO_AUDIT),
     Gate("moved", "moved_bytes", _audited("moved_bytes"), text.size, _NO_AUDIT),
     Gate("arena", "arena_bytes", _audited("arena_bytes"), text.size, "only TFLite files have a memory plan"),
+    Gate("instructions", "instructions", _counted, text.count, "none were counted"),
     Gate("memory", "memory_bytes", _timed("peak_memory_bytes"), text.size, _NO_LATENCY),
     _latency(50),
     _latency(90),

@@ -23,13 +23,13 @@ from edgekit.diagnose.built import sensitivity_of, subject_of
 from edgekit.diagnose.sensitivity import Sensitivity, Subject
 from edgekit.errors import ConfigError, UnsupportedError
 from edgekit.graph import units
-from edgekit.measure import glance
 from edgekit.output import write
 from edgekit.project import Project
 from edgekit.quant.from_qdq import Lifted
 from edgekit.report import text
 from edgekit.report.model import Rung
 from edgekit.stages import Work
+from edgekit.transports.connection import bench_on
 
 NEAREST: Mapping[str, Any] = {"rounding": "nearest", "equalize": False}
 EQUAL: Mapping[str, Any] = {"range": "mse", "equalize": True}
@@ -245,7 +245,7 @@ class _Climb:
         holds = all(v.status == gate.PASS for v in verdicts if v.gate in gate.ACCURACY)
         fits = all(v.status != gate.FAIL or v.value is None for v in verdicts if v.gate not in gate.ACCURACY)
         seconds = time.perf_counter() - started
-        rungs = [_rung(name, built, holds, seconds) for built in found]
+        rungs = [replace(_rung(name, built, holds, seconds), p50_ms=_glanced(work, built)) for built in found]
         trial = _Trial(work, found, rungs, fits)
         self._tried.append(trial)
         return trial
@@ -268,12 +268,12 @@ def _rung(name: str, built: Built, holds: bool, seconds: float) -> Rung:
         metric=found.artifact_value if found else None,
         agreement=found.agreement if found else None,
         snr_db=min(fidelity.outputs.values(), default=None) if fidelity else None,
-        p50_ms=_glanced(built),
     )
 
 
-def _glanced(built: Built) -> float:
-    """The median latency, by a short look."""
+def _glanced(work: Work, built: Built) -> float:
+    """The median latency, by a short look at the device where one is named."""
     with TemporaryDirectory(prefix="edgekit-") as folder:
         path = write(Path(folder) / built.path.name, built.artifact.data)
-        return glance(path, built.target.threads).p50_ms
+        with bench_on(work.device) as bench:
+            return bench.glance(path, work.threads(built.target)).p50_ms

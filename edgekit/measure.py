@@ -47,14 +47,15 @@ class Measurement:
     ``peak_memory_bytes`` is the most that a whole process held resident, Python, numpy and the runtime included;
     ``model_memory_bytes`` is what it grew by from the moment before the model was loaded. ``steady`` is False when
     warm-up ran out of time before the median stood still. ``before`` and ``after`` are states of the machine
-    (``agent.state``): clock, governor, temperature, throttling.
+    (``agent.state``): clock, governor, temperature, throttling. A benchmark binary (``transports.benchmark``) warms up
+    by itself, which counts as steady; what it does not print is None, its interval empty.
     """
 
     p50_ms: float
-    p90_ms: float
-    p99_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
     mean_ms: float
-    stdev_ms: float
+    stdev_ms: float | None
     min_ms: float
     p50_interval_ms: Interval
     p90_interval_ms: Interval

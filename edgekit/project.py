@@ -14,6 +14,7 @@ from typing import Any
 
 from edgekit.device import Device, find_device, read_devices
 from edgekit.errors import ConfigError
+from edgekit.growth import Growth, read_growth
 from edgekit.inputs import InputConfig, read_input
 from edgekit.recipe import RANGES, load_recipe
 from edgekit.target import PRECISIONS, RECURRENT
@@ -128,6 +129,7 @@ class Limits:
     parameters: int | None = None
     moved_bytes: int | None = None
     arena_bytes: int | None = None
+    instructions: int | None = None
 
     def over(self, base: Limits) -> Limits:
         """These, with what they leave open taken from ``base``."""
@@ -145,6 +147,7 @@ class Project:
     quantization: QuantizationConfig = QuantizationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gates: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
+    growth: Growth = field(default_factory=Growth)
     compress: tuple[Mapping[str, Any], ...] = ()
     devices: Mapping[str, Device] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -155,6 +158,10 @@ class Project:
     def limits(self, target: str) -> Limits:
         """The limits for that target: its own over those for all."""
         return self.gates.get(target, Limits()).over(self.gates.get("", Limits()))
+
+    def counts_instructions(self, target: str) -> bool:
+        """Whether a gate of that target looks at them."""
+        return self.limits(target).instructions is not None or self.growth.asked("instructions")
 
     @classmethod
     def from_flags(
@@ -187,6 +194,7 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
     quantization = _quantization(top.table("quantization") or Table({}, file, "quantization"))
     evaluation_table = top.table("evaluation") or Table({}, file, "evaluation")
     gates = _gates(top.table("gates"))
+    growth = read_growth(top.table("baseline"))
     compress = _compress(top)
     devices = read_devices(top.tables("devices"), folder)
     top.close()
@@ -199,6 +207,7 @@ def parse_project(data: Mapping[str, Any], folder: Path, file: str) -> Project:
         quantization=quantization,
         evaluation=_evaluation(evaluation_table, folder),
         gates=MappingProxyType(gates),
+        growth=growth,
         compress=compress,
         devices=MappingProxyType(devices),
     )
@@ -317,6 +326,7 @@ def _limits(table: Table) -> Limits:
         parameters=table.integer("parameters"),
         moved_bytes=table.bytes("moved"),
         arena_bytes=table.bytes("arena"),
+        instructions=table.integer("instructions"),
     )
     table.close()
     return limits

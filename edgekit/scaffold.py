@@ -54,6 +54,11 @@ float_ops = 0                             # every op in integers
 # [gates.raspberry-pi-4-litert]           # for one target
 # size = "300 KB"
 
+# Reports that are committed, TARGET.json of each: no artifact may cost more than they say.
+# [baseline]
+# folder = "baselines"                    # the first build whose gates hold writes into it
+# size = 0.02                             # may grow by 2 %; 1 % where nothing is said
+
 # Where edgekit bench, verify and doctor run with --device pi.
 # [devices.pi]
 # transport = "ssh"                       # or "adb", "exec", "local"

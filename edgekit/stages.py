@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit import __version__, emit, gate, verify
+from edgekit import __version__, baseline, emit, gate, verify
 from edgekit.audit import audit
 from edgekit.built import Basis, Built
 from edgekit.compress import coded
 from edgekit.device import Device
-from edgekit.errors import DataError, EdgekitError, UnsupportedError
+from edgekit.errors import DataError, DeviceError, EdgekitError, UnsupportedError
 from edgekit.graph import Array, shape_of
+from edgekit.instructions import count_instructions
 from edgekit.measure import Bench
 from edgekit.noise import random_samples
 from edgekit.output import CACHE, Cache, write
@@ -269,14 +270,24 @@ class Work:
         name = built.target.name
         with self.stage("measure", name), self.progress.task(f"measure {name}", 2) as step:
             with bench_on(self.device) as bench:
-                built.latency = bench.measure(built.path, threads=self._threads(built.target))
+                built.latency = bench.measure(built.path, threads=self.threads(built.target))
                 step()
                 self._measure_float(built, graph, bench)
             step()
+        if self.project.counts_instructions(name):
+            with self.stage("count", name), self.progress.task(f"count {name}"):
+                self._count(built)
         with self.stage("profile", name):
             self._profile(built)
 
-    def _threads(self, target: Target) -> int:
+    def _count(self, built: Built) -> None:
+        """Instructions, where they can be counted."""
+        try:
+            built.instructions = count_instructions(built.path, self.device)
+        except DeviceError as error:
+            self.warnings.append(f"{built.target.name}: {error}")
+
+    def threads(self, target: Target) -> int:
         """Those of the device, where one measures."""
         return self.device.threads if self.device else target.threads
 
@@ -300,7 +311,7 @@ class Work:
         built.float_bytes = len(floating)
         with TemporaryDirectory(prefix="edgekit-") as folder:
             beside = write(Path(folder) / f"float.{built.target.format}", floating)
-            built.float_latency = bench.glance(beside, self._threads(built.target))
+            built.float_latency = bench.glance(beside, self.threads(built.target))
 
     def _profile(self, built: Built) -> None:
         """The time of every layer, on this machine: what a device's runtime can tell is not asked for."""
@@ -359,6 +370,8 @@ class Work:
             parity=_parity(built, other, self.judging) if other is not None and _integer_outputs(built) else None,
             latency=built.latency,
             float_latency=built.float_latency,
+            device=self.device.name if self.device and built.latency else "",
+            instructions=built.instructions,
             layer_times=built.layer_times,
             warnings=tuple(self.warnings),
             compression=tuple(self.compression),
@@ -367,19 +380,26 @@ class Work:
             stages=self.stages_of(built.target),
             **facts | _of_artifact(facts, built, self.project.calibration.range),
         )
-        return replace(report, gates=gate.judge(report, self.project.limits(built.target.name)))
+        limits = self.project.limits(built.target.name)
+        return replace(report, gates=(*gate.judge(report, limits), *baseline.held(report, self.project)))
 
     def stages_of(self, target: Target) -> tuple[Stage, ...]:
         """The stages that all targets share, and those of one."""
         return (*self.stages.get("", ()), *self.stages.get(target.name, ()))
 
     def publish(self, built: Built, report: Report, reports: Sequence[Report]) -> Report:
-        """Write everything but the artifact, the report last; ``reports`` are those of all targets."""
+        """Write everything but the artifact, the report last; ``reports`` are those of all targets.
+
+        A first baseline is written too, where the project keeps one.
+        """
         folder = built.path.parent
         write(folder / "plan.json", json.dumps(built.plan.to_json(), indent=1) + "\n")
         write(folder / "contract.json", json.dumps(report.contract, indent=2) + "\n")
         write(folder / "report.html", html.render(report, reports))
         write(folder / "report.json", report_json.render(report))
+        kept = baseline.own(report, self.project)
+        if kept and baseline.keep_first(report, kept):
+            self.progress.note(f"{kept}: there was no baseline; written: commit it")
         return report
 
 

@@ -10,22 +10,24 @@ from tempfile import TemporaryDirectory
 import onnx_ir as ir
 
 from edgekit import emit
+from edgekit.device import Device
 from edgekit.graph import activations
-from edgekit.measure import shares
 from edgekit.passes import prepare
 from edgekit.project import QuantizationConfig
 from edgekit.quant.precision import plan_for
 from edgekit.target import Target
+from edgekit.transports.connection import bench_on
 
 RANGE = (-1.0, 1.0)  # of every tensor: kernels take as long whatever the scale
 
 
 @dataclass(frozen=True)
 class Timer:
-    """Times opened graphs as the artifacts of every target (with its precision)."""
+    """Times opened graphs as the artifacts of every target (with its precision); ``device`` None is this machine."""
 
     targets: Mapping[Target, str]
     config: QuantizationConfig = field(default_factory=QuantizationConfig)
+    device: Device | None = None
 
     def __call__(self, graphs: Sequence[ir.Model]) -> list[float]:
         """The time of each graph over that of the first, measured in turns; of several targets the largest share.
@@ -41,7 +43,8 @@ class Timer:
             paths = [Path(folder) / f"{number}.{target.format}" for number in range(len(prepared))]
             for path, graph in zip(paths, prepared, strict=True):
                 path.write_bytes(self.artifact(graph, target, precision))
-            return shares(paths, target.threads)
+            with bench_on(self.device) as bench:
+                return bench.shares(paths, self.device.threads if self.device else target.threads)
 
     def artifact(self, prepared: ir.Model, target: Target, precision: str) -> bytes:
         """A prepared graph in the target's format, with made-up scales."""

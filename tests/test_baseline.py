@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,28 +10,42 @@ from typing import Any
 import pytest
 from sample_reports import BARE, FULL, MACHINE, OPS, audit, measurement, op
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 from edgekit.baseline import against, judge_again, recorded_limits
 from edgekit.errors import InputError
-from edgekit.project import Limits
+from edgekit.gate import GATES
+from edgekit.growth import DIFFERENCES, SHARES, Growth
+from edgekit.project import Limits, Project, parse_project
 from edgekit.report import json
-from edgekit.report.model import Report
+from edgekit.report.model import Instructions, Report
+
+TIMED = replace(FULL, device="pi")
+COUNTED = replace(FULL, instructions=Instructions(12_000_000, "valgrind", "ai-edge-litert 2.3.0", "a CPU", "x86_64"))
 
 
-def verdicts(report: Report, baseline: Report = FULL) -> dict[str, tuple[str, str]]:
-    """Status and text by gate."""
-    found = against(report, baseline)
+def project(text: str) -> Project:
+    return parse_project(tomllib.loads(text), Path(), "edgekit.toml")
+
+
+def verdicts(report: Report, baseline: Report = FULL, growth: str = "") -> dict[str, tuple[str, str]]:
+    """Status and text by gate; ``growth`` is the ``[baseline]`` of a project."""
+    found = against(report, baseline, project(f"[baseline]\n{growth}").growth if growth else None)
     return {verdict.gate.removeprefix("baseline "): (verdict.status, verdict.text) for verdict in found}
 
 
 def test_nothing_changed() -> None:
-    found = verdicts(replace(FULL, latency=measurement(0.22)))
+    found = verdicts(replace(TIMED, latency=measurement(0.22)), TIMED)
     assert found == {
         "contract": ("pass", "inputs and outputs as before"),
         "size": ("pass", "304.9 KB, it was 304.9 KB"),
         "macs": ("pass", "3.98 M, it was 3.98 M"),
         "parameters": ("pass", "270 k, it was 270 k"),
         "moved": ("pass", "0 B, it was 0 B"),
-        "float_ops": ("pass", "0 float ops, it was 0"),
+        "float_ops": ("pass", "0 float ops, it was 0 float ops"),
         "accuracy": ("pass", "80.62 %, it was 80.62 %"),
         "latency_p50": ("pass", "0.220 ms, it was 0.232 ms (0.92x to 0.98x)"),
     }
@@ -60,8 +75,8 @@ def test_growth_within_the_tolerance_passes() -> None:
 
 def test_a_new_float_op_fails() -> None:
     found = verdicts(replace(FULL, audit=audit(*OPS, op("exp", "EXP", integer=False))))["float_ops"]
-    assert found == ("fail", "1 float op, it was 0")
-    assert verdicts(replace(FULL, audit={}))["float_ops"][0] == "fail"
+    assert found == ("fail", "1 float op, it was 0 float ops")
+    assert verdicts(replace(FULL, audit={}))["float_ops"] == ("fail", "nothing, it was 0 float ops")
 
 
 def test_lost_accuracy_fails() -> None:
@@ -81,21 +96,83 @@ def test_lost_accuracy_fails() -> None:
 
 @pytest.mark.parametrize(("p50", "status"), [(0.2, "pass"), (0.232, "inconclusive"), (0.3, "fail")])
 def test_latency(p50: float, status: str) -> None:
-    assert verdicts(replace(FULL, latency=measurement(p50)))["latency_p50"][0] == status
+    assert verdicts(replace(TIMED, latency=measurement(p50)), TIMED)["latency_p50"][0] == status
 
 
 def test_latency_of_another_machine_is_left_out() -> None:
     elsewhere = measurement(9.9, machine={**MACHINE, "cpu": "another"})
-    assert "latency_p50" not in verdicts(replace(FULL, latency=elsewhere))
-    assert "latency_p50" not in verdicts(replace(FULL, latency=measurement(9.9, threads=2)))
+    assert "latency_p50" not in verdicts(replace(TIMED, latency=elsewhere), TIMED)
+    assert "latency_p50" not in verdicts(replace(TIMED, latency=measurement(9.9, threads=2)), TIMED)
+
+
+def test_latency_of_a_build_machine_is_no_gate_unless_it_is_asked_for() -> None:
+    slower = replace(FULL, latency=measurement(9.9))
+    assert "latency_p50" not in verdicts(slower) and "latency_p50" not in verdicts(slower, TIMED)
+    found = verdicts(slower, growth="latency_p50 = 0.1\nlatency_p90 = 0.5\nlatency_p99 = 99")
+    assert [found[f"latency_p{rank}"][0] for rank in (50, 90, 99)] == ["fail", "fail", "pass"]
 
 
 def test_latency_that_is_no_longer_measured_fails() -> None:
-    assert verdicts(replace(FULL, latency=None))["latency_p50"] == (
-        "fail",
-        "nothing was measured: the artifact was not timed",
+    untimed = replace(TIMED, latency=None)
+    assert verdicts(untimed, TIMED)["latency_p50"] == ("fail", "nothing was measured: the artifact was not timed")
+    assert "latency_p50" not in verdicts(TIMED, untimed)
+
+
+def test_every_gate_can_be_held_against_a_baseline() -> None:
+    assert FULL.evaluation is not None and FULL.fidelity is not None and FULL.latency is not None
+    worse = replace(
+        FULL,
+        evaluation=replace(FULL.evaluation, drop=0.0106, agreement=0.976),
+        fidelity=replace(FULL.fidelity, outputs={"logits": 25.8}),
+        latency=replace(FULL.latency, peak_memory_bytes=43_000_000),
     )
-    assert "latency_p50" not in verdicts(FULL, replace(FULL, latency=None))
+    found = verdicts(worse, growth="accuracy_drop = 0.009\nagreement = 0.02\nsnr = 1.5\nmemory = 0.05")
+    assert found["accuracy_drop"] == ("fail", "1.06 points, it was 0.06 points")
+    assert found["agreement"] == ("pass", "97.60 %, it was 98.60 %")
+    assert found["snr"] == ("fail", "25.8 dB, it was 27.8 dB")
+    assert found["memory"] == ("pass", "43.0 MB, it was 41.3 MB")
+    assert not {"accuracy_drop", "agreement", "snr", "memory"} & set(verdicts(worse))
+
+
+def test_every_gate_has_its_kind_of_growth() -> None:
+    assert sorted((*SHARES, *DIFFERENCES)) == sorted(gate.name for gate in GATES)
+
+
+def test_a_project_says_what_may_be_lost() -> None:
+    larger = replace(FULL, artifact=replace(FULL.artifact, bytes=2 * FULL.artifact.bytes))
+    assert verdicts(larger, growth="size = 1.0")["size"][0] == "pass"
+    assert verdicts(larger, growth="tolerance = 1.0")["size"][0] == "pass"
+    assert verdicts(larger, growth="tolerance = 1.0\nsize = 0.5")["size"][0] == "fail"
+    off = verdicts(larger, growth="size = false\nmoved = false\nfloat_ops = false\naccuracy = false")
+    assert set(off) == {"contract", "macs", "parameters"}
+
+
+def test_instructions_are_compared_where_they_were_counted_alike() -> None:
+    assert COUNTED.instructions is not None
+
+    def with_count(**changes: Any) -> Report:
+        return replace(COUNTED, instructions=replace(COUNTED.instructions, **changes))
+
+    more = with_count(count=12_200_000)
+    assert verdicts(more, COUNTED)["instructions"] == ("fail", "12.2 M, it was 12.0 M")
+    assert verdicts(more, COUNTED, "instructions = 0.02")["instructions"][0] == "pass"
+    assert "instructions" not in verdicts(with_count(count=10**9, counter="perf"), COUNTED)
+    assert "instructions" not in verdicts(FULL, COUNTED)
+    assert verdicts(FULL, COUNTED, "instructions = 0.02")["instructions"] == ("fail", "nothing, it was 12.0 M")
+
+
+def test_a_baseline_is_found_by_the_name_of_the_target(tmp_path: Path) -> None:
+    growth = Growth("kept")
+    assert growth.path(tmp_path, "pi") == tmp_path / "kept" / "pi.json" and Growth().path(tmp_path, "pi") is None
+    now = stored(tmp_path / "now", replace(FULL, gates=()))
+    config = tmp_path / "edgekit.toml"
+    config.write_text('[baseline]\nfolder = "kept"\n')
+    with pytest.raises(InputError, match="no limits to hold it against"):
+        judge_again([now], config, None, None)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / f"{FULL.target['name']}.json").write_text(json.render(FULL), encoding="utf-8")
+    (report,) = judge_again([now], config, None, None)
+    assert "baseline size" in {verdict.gate for verdict in report.gates}
 
 
 def stored(folder: Path, report: Report) -> Path:

@@ -279,8 +279,8 @@ def test_gate_as_json(tmp_path: Path) -> None:
 
 
 def test_gate_against_a_baseline_writes_its_forms(tmp_path: Path) -> None:
-    path = stored(tmp_path / "report.json", replace(FULL, latency=measurement(0.5)))
-    before = stored(tmp_path / "before.json", FULL)
+    path = stored(tmp_path / "report.json", replace(FULL, latency=measurement(0.5), device="pi"))
+    before = stored(tmp_path / "before.json", replace(FULL, device="pi"))
     junit, page = tmp_path / "out" / "gates.xml", tmp_path / "gates.md"
     result = edgekit("gate", path, "--baseline", before, "--junit", junit, "--markdown", page)
     assert result.exit_code == 1 and "baseline latency_p50" in result.stdout

@@ -102,6 +102,10 @@ NONE = 'edgekit.toml:devices: none is described; add [devices.pi] with transport
             SSH + 'host = "pi"\nserial = "3"',
             "edgekit.toml:devices.pi.serial: has no meaning with transport = 'ssh'; accepted: transport, host, options",
         ),
+        (
+            SSH + 'host = "pi"\nbenchmark = "b"\npython = "p"',
+            "edgekit.toml:devices.pi.python: has no meaning beside benchmark; describe two devices",
+        ),
         (SSH + 'host = "pi"\nthreads = 0', "edgekit.toml:devices.pi.threads: 0 was given"),
         (SSH + 'host = "pi"\ncpus = [-1]', "edgekit.toml:devices.pi.cpus: [-1] was given"),
         ('[devices.pi]\ntransport = "exec"', "edgekit.toml:devices.pi.command: missing; give it"),

@@ -49,6 +49,7 @@ VALUES += [
     model.Finding,
     model.TensorFidelity,
     model.Parity,
+    model.Instructions,
     model.Verdict,
     model.Stage,
     Measurement,

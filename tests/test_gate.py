@@ -10,9 +10,10 @@ from sample_reports import BARE, FULL, audit, op
 
 from edgekit.gate import GATES, exit_code, judge, status
 from edgekit.project import Limits
-from edgekit.report.model import Evaluation, Fidelity, Report, Verdict
+from edgekit.report.model import Evaluation, Fidelity, Instructions, Report, Verdict
 
-NATIVE = replace(FULL, target={"name": "linux-x86_64-litert", "architecture": "x86_64"})
+COUNT = Instructions(12_096_380, "valgrind", "ai-edge-litert 2.3.0", "a CPU", "x86_64")
+NATIVE = replace(FULL, target={"name": "linux-x86_64-litert", "architecture": "x86_64"}, instructions=COUNT)
 
 
 def only(report: Report, **limit: float) -> Verdict:
@@ -36,6 +37,8 @@ def only(report: Report, **limit: float) -> Verdict:
         ({"snr_db": 30.0}, "fail", "27.8 dB, at least 30.0 dB"),
         ({"float_ops": 0}, "pass", "0 float ops, at most 0 float ops"),
         ({"memory_bytes": 50_000_000}, "pass", "41.3 MB, at most 50.0 MB"),
+        ({"instructions": 12_096_380}, "pass", "12.1 M, at most 12.1 M"),
+        ({"instructions": 12_000_000}, "fail", "12.1 M, at most 12.0 M"),
         ({"memory_bytes": 40_000_000}, "fail", "41.3 MB, at most 40.0 MB"),
         ({"latency_p50_ms": 0.3}, "pass", "0.232 ms, at most 0.300 ms"),
         ({"latency_p50_ms": 0.2}, "fail", "0.232 ms, at most 0.200 ms"),
@@ -94,6 +97,10 @@ def test_the_same_machine_under_another_name() -> None:
         ),
         ({"snr_db": 20.0}, "at least 20.0 dB wanted, nothing was measured: the artifact was not verified"),
         ({"latency_p50_ms": 4.0}, "at most 4.00 ms wanted, nothing was measured: the artifact was not timed"),
+        (
+            {"latency_p90_ms": 4.0},
+            "at most 4.00 ms wanted, nothing was measured: not timed, or by a binary that tells its median alone",
+        ),
         ({"memory_bytes": 4000}, "at most 4.00 KB wanted, nothing was measured: the artifact was not timed"),
     ],
 )

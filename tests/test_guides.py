@@ -1,4 +1,4 @@
-"""The commands of docs/guides run as they stand, with this machine in place of the devices."""
+"""The commands of docs/guides and of docs/devices.md run as they stand, with this machine in place of the devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.build import build
 from edgekit.project import load_project
 
 ROOT = Path(__file__).resolve().parent.parent
-GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+GUIDES = [*sorted((ROOT / "docs" / "guides").glob("*.md")), ROOT / "docs" / "devices.md"]
 TARGET = "linux-x86_64-litert"
 PROJECT = """[model]
 source = "net.onnx"
@@ -51,8 +51,25 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_of_a_guide_run(page: Path, project: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S)
     assert blocks
+    run("".join(blocks), project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/accuracy.md", "docs/layout.md"])
+def test_the_commands_of_other_pages_run(page: str, project: Path) -> None:
+    """``edgekit init`` in a folder of its own, as it wants to be the first there."""
+    commands = re.findall(r"^(edgekit .+)$", (ROOT / page).read_text(), re.M)
+    assert commands
+    for name in ("calib", "test"):
+        shutil.copy(project / "data.npz", project / f"{name}.npz")
+    build(load_project(project / "edgekit.toml"), ["raspberry-pi-4-litert"], project / "build")
+    apart = [f"(mkdir -p begun; cd begun; {line})" if line.startswith("edgekit init") else line for line in commands]
+    run("\n".join(apart), project)
+
+
+def run(script: str, folder: Path) -> None:
+    """Run a script in a folder, with this edgekit on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    command = ["bash", "-e", "-c", "".join(blocks)]
-    found = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True)
+    found = subprocess.run(["bash", "-e", "-c", script], cwd=folder, env=environment, text=True, capture_output=True)
     assert found.returncode == 0, found.stderr

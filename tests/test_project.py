@@ -112,7 +112,7 @@ def test_the_scaffold_is_a_valid_project(tmp_path: Path) -> None:
     [
         (
             "[modle]",
-            r"edgekit.toml:modle: unknown key; did you mean model\? accepted: calibration, compress, devices",
+            r"edgekit.toml:modle: unknown key; did you mean model\? accepted: baseline, calibration, compress",
         ),
         ('[model]\nsorce = "a"', r"model.sorce: unknown key; did you mean source\? accepted: inputs, outputs, source"),
         ('[model]\nsource = ""', "model.source: '' was given, a text that is not empty is needed"),

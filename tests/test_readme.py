@@ -191,6 +191,7 @@ SECTIONS = {
     "[quantization]": ("quantization", set()),
     "[evaluation]": ("evaluation", set()),
     "[gates] and [gates.TARGET]": ("gates", set()),
+    "[baseline]": ("baseline", set()),
     "[devices.NAME]": ("devices.pi", set()),
 }
 

@@ -16,7 +16,7 @@ import pytest
 from sample_reports import BARE, FAILED, FULL, HOSTILE, HOSTILE_NAME, MACHINE, measurement
 
 from edgekit.errors import InputError
-from edgekit.report import html, json, junit, layers, markdown, terminal, text, view
+from edgekit.report import answers, console, html, json, junit, layers, markdown, terminal, text, view
 from edgekit.report.model import Fidelity, Finding, Report, TensorFidelity, Verdict
 from edgekit.report.page import POLICY
 
@@ -338,3 +338,16 @@ def test_a_board_is_named_before_its_cpu() -> None:
 )
 def test_numbers_in_words(shown: str, wanted: str) -> None:
     assert shown == wanted
+
+
+def test_the_state_of_the_machine_is_told_from_before_and_after() -> None:
+    before = {"governor": "ondemand", "mhz": 1500.0, "temperature_c": 48.3, "load_average": 0.2, "throttled": 0}
+    after = {"governor": "ondemand", "mhz": 1400.0, "temperature_c": 61.0, "load_average": 1.0, "throttled": 0x50005}
+    found = measurement(0.2, before=before | {"throttle_count": None}, after=after | {"throttle_count": None})
+    said = "governor ondemand, ondemand; clock 1500 MHz, 1400 MHz; temperature 48 C, 61 C; load 0.2, 1.0; "
+    said += "throttling flags 0x0, 0x50005"
+    assert view.states(found) == said and view.states(FULL.latency) == view.states(None) == ""
+    timed = replace(FULL, latency=found)
+    assert said in " ".join(terminal.render([timed], 400).split())
+    assert "0x50005" in markdown.render([timed]) and "0x50005" in html.render(timed)
+    assert "0x50005" in console.plain(answers.bench([("a", found)]), 400)

@@ -15,6 +15,7 @@ import threading
 import time
 import venv
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -457,6 +458,92 @@ def test_a_killed_far_end(sshd: LoopbackSshd, small: Path, tmp_path: Path) -> No
     with meanwhile(Killer(sshd, when_sending, far_ends)):
         failure(sshd.device, lambda connection: connection.put(large(tmp_path)))
     again(sshd, small)
+
+
+def test_a_killed_command_leaves_nothing(sshd: LoopbackSshd, project: Path, small: Path) -> None:
+    """SIGKILL leaves edgekit no chance to clean up; what it started ends all the same."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgekit", "bench", small, "--device", "pi", "--config", project, "--seconds", "60"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as command:
+        running = [*when_timing(sshd), *descendants(command.pid)]
+        command.kill()
+    assert len(running) >= 4
+    await_gone(running)
+    again(sshd, small)
+
+
+def test_two_commands_use_one_device_at_once(sshd: LoopbackSshd, relu: Path, tmp_path: Path) -> None:
+    device = replace(sshd.device, folder=str(tmp_path / "shared"))
+    path = tmp_path / "wide.onnx"
+    path.write_bytes(wide())
+    with ThreadPoolExecutor(4) as pool:
+
+        def use(_: int) -> int:
+            with Connection(device) as connection:
+                return len(connection.ask(request(path))["artifacts"]) + len(connection.ask(request(relu))["artifacts"])
+
+        assert list(pool.map(use, range(4))) == [2, 2, 2, 2]
+    assert sorted(Path(name).suffix for name in kept(device)) == [".onnx", ".py", ".tflite"]
+
+
+def test_a_folder_that_cannot_be_written(sshd: LoopbackSshd, small: Path, tmp_path: Path) -> None:
+    """A read-only file system, as a device's may be; root may write into any other folder."""
+    folder = tmp_path / "read only"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here, so none can be read-only")
+    try:
+        below = replace(sshd.device, folder=str(folder / "kept"))
+        said = f"{folder}/kept: cannot be used: Read-only file system"
+        assert failure(below, lambda connection: connection.ask(request(small))) == said
+        itself = replace(sshd.device, folder=str(folder))
+        said = failure(itself, lambda connection: connection.ask(request(small)))
+        assert said.startswith(f"{folder}/") and said.endswith("cannot be written: Read-only file system")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_paths_may_hold_spaces_quotes_and_any_letter(device: Device, tmp_path: Path) -> None:
+    folder = tmp_path / 'Gerät n° 1\'s "own" $HOME'
+    folder.mkdir()
+    path = folder / "größe 模型.onnx"
+    path.write_bytes(qdq_conv_relu())
+    there = replace(device, folder=str(folder / "kept here"))
+    with Connection(there) as connection:
+        assert connection.ask(request(path))["artifacts"]
+        assert len(connection.files()) == 2
+    bad = folder / "schlecht é.onnx"
+    bad.write_bytes(b"not a model")
+    with Connection(there) as connection, pytest.raises(ModelError) as caught:
+        connection.ask(request(bad))
+    assert str(caught.value).startswith(f"{bad}: ")
+
+
+def test_a_clock_that_is_wrong_does_not_matter(here: Device, small: Path) -> None:
+    """A board without a battery starts in 1970; files are told apart by what they hold."""
+    with Connection(here) as connection:
+        connection.ask(request(small))
+    for path in Path(here.folder).iterdir():
+        os.utime(path, (0, 0))
+    names = kept(here)
+    with Connection(here) as connection:
+        assert connection.ask(request(small))["artifacts"]
+    assert kept(here) == names
+
+
+def test_outputs_of_many_megabytes_come_back(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    path = tmp_path / "expand.onnx"
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [4096, 1024])
+    nodes = [helper.make_node("Expand", ["x", "shape"], ["y"])]
+    path.write_bytes(model(nodes, [tensor("x", [1, 1024])], [tensor("y", [4096, 1024])], [shape]))
+    value = np.arange(4096, dtype=np.float32).reshape(4, 1, 1024)
+    with Connection(sshd.device) as connection, connection.model(path, ORT) as loaded:
+        found = loaded.run({"x": value})["y"]
+    assert found.shape == (4, 4096, 1024) and np.array_equal(found, np.broadcast_to(value, found.shape))
 
 
 def large(folder: Path) -> Path:

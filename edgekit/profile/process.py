@@ -128,7 +128,7 @@ def main() -> int:
             pass
         found = profiled(request)
     except Problem as problem:
-        found = {"error": {"kind": problem.kind, "text": str(problem)}}
+        found = {"error": dict(zip(("kind", "text"), problem.args, strict=True))}
     except OSError as error:
         found = {"error": {"kind": "model", "text": f"{path}: cannot be read: {error.strerror or error}"}}
     say(out, found)

@@ -37,7 +37,8 @@ def bench(
     """Latency and memory of one artifact, or of two beside each other with the ratio of their medians and a verdict."""
     table = console.table(Column("", no_wrap=True), *(console.number(name) for name, _ in measurements))
     for label, field in (*_TIMES, *_STARTS):
-        table.add_row(label, *(text.milliseconds(getattr(found, field)) for _, found in measurements))
+        times = [getattr(found, field) for _, found in measurements]
+        table.add_row(label, *("" if time is None else text.milliseconds(time) for time in times))
     for label, field in _MEMORY:
         values = [getattr(found, field) for _, found in measurements]
         table.add_row(label, *("" if value is None else text.size(value) for value in values))
@@ -47,7 +48,8 @@ def bench(
         yield Text(f"\n{said}{': ' if word else ''}{word}", style="bold")
     several = len(measurements) > 1
     yield Text()
-    yield console.labelled((name if several else "timing", view.how_timed(found)) for name, found in measurements)
+    lines = [(name if several else "timing", view.how_timed(found)) for name, found in measurements]
+    yield console.labelled([*lines, *(("before, after", said) for said in [view.states(measurements[0][1])] if said)])
     notes = [warning for _, found in measurements for warning in found.warnings()]
     yield from _warnings(notes)
 

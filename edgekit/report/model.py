@@ -173,6 +173,17 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Instructions:
+    """``count`` instructions of one steady inference on one thread, outside of the kernel, and what counted them."""
+
+    count: int
+    counter: str
+    runtime_version: str
+    cpu: str
+    architecture: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of the build and its wall time. ``cached`` when it was reused."""
 
@@ -183,7 +194,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One artifact for one target. ``audit``, ``contract`` and ``target`` are those parts' own JSON."""
+    """One artifact for one target. ``audit``, ``contract`` and ``target`` are those parts' own JSON.
+
+    ``device`` is the name of the device that timed it; empty for the machine that built it.
+    """
 
     schema: int = SCHEMA
     edgekit: str
@@ -200,6 +214,8 @@ class Report:
     parity: Parity | None = None
     latency: Measurement | None = None
     float_latency: Measurement | None = None
+    device: str = ""
+    instructions: Instructions | None = None
     layer_times: LayerTimes | None = None
     gates: tuple[Verdict, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -178,6 +178,25 @@ def how_timed(found: Measurement) -> str:
     return f"{span}, {_runtime(found)}, {text.plural(found.threads, 'thread')}, on {layers.place(found.machine)}"
 
 
+_STATES = (
+    ("governor", "governor", "{}"),
+    ("clock", "mhz", "{:.0f} MHz"),
+    ("temperature", "temperature_c", "{:.0f} C"),
+    ("load", "load_average", "{:.1f}"),
+    ("throttling flags", "throttled", "{:#x}"),
+    ("times throttled", "throttle_count", "{}"),
+)
+
+
+def states(found: Measurement | None) -> str:
+    """``governor ondemand, ondemand; clock 1500 MHz, 1400 MHz``: the machine before and after, where it says so."""
+    if found is None:
+        return ""
+    both = [(name, found.before.get(key), found.after.get(key), show) for name, key, show in _STATES]
+    said = [(name, [show.format(value) for value in pair if value is not None]) for name, *pair, show in both]
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in said if values)
+
+
 def _runtime(found: Measurement) -> str:
     version = found.runtime_version
     return version if " " in version else f"{found.runtime} {version}"
@@ -241,6 +260,8 @@ def lines(report: Report) -> list[tuple[str, str]]:
     """What one line each can say: timing, parity, calibration, model, source check."""
     found = [
         ("timing", _timing_note(report)),
+        ("before, after", states(report.latency)),
+        ("instructions", _instructions(report)),
         ("layers", layers.trust(report.layer_times)[0] if report.layer_times else ""),
         ("packed", _packed(report)),
         ("parity", _parity(report)),
@@ -258,6 +279,14 @@ def cause(finding: Finding) -> str:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
     where = f"at {', '.join(finding.tensors[:3])}{', ...' * (len(finding.tensors) > 3)} " if finding.tensors else ""
     return f"{where}({figures}): {finding.fix}; more in {finding.docs}"
+
+
+def _instructions(report: Report) -> str:
+    """How many one inference takes, and what counted them."""
+    found = report.instructions
+    if found is None:
+        return ""
+    return f"{text.count(found.count)} an inference, by {found.counter} on {found.cpu}, {found.runtime_version}"
 
 
 def _packed(report: Report) -> str:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,9 @@ class Connection:
         self.device = device
         self.hello: Message = {}
         self._transport = transport_of(device)
+        if device.benchmark:
+            said = f"{device.benchmark} only times models; whatever needs their outputs takes a Python there"
+            raise self._error(said)
         self._sent: dict[str, str] = {}
         self._lost = False
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``__exit__``
@@ -102,8 +105,11 @@ class Connection:
             self._sent[name] = f"{self.hello['folder']}/{name}"
         return self._sent[name]
 
-    def ask(self, request: Mapping[str, Any]) -> Message:
-        """The agent's answer, as ``edgekit.measure.ask`` gives it on this machine; raises what that raises."""
+    def ask(self, request: Mapping[str, Any], prefix: Sequence[str] = ()) -> Message:
+        """The agent's answer, as ``edgekit.measure.ask`` gives it on this machine; raises what that raises.
+
+        ``prefix`` is a command that starts the interpreter there.
+        """
         names = {artifact["path"]: self.put(Path(artifact["path"])) for artifact in request.get("artifacts", ())}
         artifacts = [dict(item, path=names[item["path"]]) for item in request.get("artifacts", ())]
         there = {**request, "artifacts": artifacts, "cpus": list(self.device.cpus)}
@@ -111,8 +117,14 @@ class Connection:
         if inputs not in ("random", "zeros"):
             names[inputs] = there["inputs"] = self.put(Path(inputs))
         with self._within(patience(request)):
-            self._send(self._agent(there))
+            self._send(self._agent(there, prefix))
             return self._receive(names)
+
+    def leave(self) -> str:
+        """End the connection, once the last agent has ended; what was said on standard error, by the agents too."""
+        self.files()
+        self._status()
+        return self._all_said()
 
     @contextmanager
     def model(self, path: Path, runtime: str, threads: int = 1) -> Iterator[DeviceModel]:
@@ -154,8 +166,8 @@ class Connection:
         self._exchange({"do": "clean"})
         self._sent.clear()
 
-    def _agent(self, request: Mapping[str, Any]) -> Message:
-        return {"do": "agent", "name": Path(self.put(AGENT)).name, "request": request}
+    def _agent(self, request: Mapping[str, Any], prefix: Sequence[str] = ()) -> Message:
+        return {"do": "agent", "name": Path(self.put(AGENT)).name, "request": request, "prefix": list(prefix)}
 
     def _exchange(self, request: Message) -> Message:
         with self._within(START_SECONDS):
@@ -195,7 +207,8 @@ class Connection:
             if said:
                 said["text"] = said["text"].replace(there, here)
         if said and said["kind"] == "died" and int(said["text"]) > 0:
-            raise self._error(f"the agent failed with exit status {said['text']}: {self._last_said()}")
+            last = last_line(self._all_said()) or "no message"
+            raise self._error(f"the agent failed with exit status {said['text']}: {last}")
         try:
             return checked(message, ", ".join(names or ()))
         except DeviceError as error:
@@ -225,13 +238,11 @@ class Connection:
         """The error for a connection that is over, with the reason."""
         self._lost = True
         status = self._status()
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace")
-        return self._error(self._transport.reason(self.device, status, said))
+        return self._error(self._transport.reason(self.device, status, self._all_said()))
 
-    def _last_said(self) -> str:
+    def _all_said(self) -> str:
         self._said.seek(0)
-        return last_line(self._said.read().decode(errors="replace")) or "no message"
+        return self._said.read().decode(errors="replace")
 
     def _error(self, text: str) -> DeviceError:
         return DeviceError(f"device {self.device.name}: {text}")
@@ -268,6 +279,11 @@ def bench_on(device: Device | None) -> Iterator[Bench]:
     """What times artifacts on a device (None: on this machine)."""
     if device is None:
         yield HERE
+        return
+    if device.benchmark:
+        from edgekit.transports.benchmark import BinaryBench
+
+        yield BinaryBench(device=device)
         return
     with Connection(device) as connection:
         yield Bench(connection.ask)

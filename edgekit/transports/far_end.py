@@ -4,7 +4,7 @@ Its source is the first thing that ``edgekit.transports.connection`` sends, and 
 A message is a JSON object on a line; where it says ``"bytes": n``, n bytes follow. Requests are
 
     {"do": "put", "name": "0a1b.tflite", "sha256": "0a1b...", "bytes": n}   a file; sent if the answer is "have": false
-    {"do": "agent", "name": "0c2d.py", "request": {...}}                    what agent.py takes, which answers
+    {"do": "agent", "name": "0c2d.py", "request": {...}, "prefix": [...]}   what agent.py takes, which answers
     {"do": "list"}    {"do": "clean"}                                       the files sent here; remove them
 
 An answer may be ``{"error": {"kind": "device" | "died", "text": one line, or what the process ended with}}``.
@@ -54,7 +54,8 @@ def serve(folder: str) -> None:
         if request["do"] == "put":
             put(os.path.join(folder, request["name"]), request)
         elif request["do"] == "agent":
-            ask_agent(os.path.join(folder, request["name"]), json.dumps(request["request"]))
+            path = os.path.join(folder, request["name"])
+            ask_agent(request["prefix"], [path, json.dumps(request["request"])])
         elif request["do"] == "list":
             say({"files": {os.path.basename(path): os.path.getsize(path) for path in sorted(own(folder))}})
         else:
@@ -147,7 +148,7 @@ def digest(path: str) -> str:
     return found.hexdigest()
 
 
-def ask_agent(path: str, request: str) -> None:
+def ask_agent(prefix: list[str], arguments: list[str]) -> None:
     """Have a process of its own answer; it is ended when the connection ends before it."""
     over, held = os.pipe()  # closed by the end of the process
     os.set_inheritable(held, True)
@@ -155,7 +156,7 @@ def ask_agent(path: str, request: str) -> None:
     if process == 0:
         os.close(over)
         die_with_parent()
-        become([path, request])
+        become(prefix, arguments)
     os.close(held)
     poll = select.poll()
     poll.register(0, getattr(select, "POLLRDHUP", 0))  # the other end may still be writing: only its hanging up counts
@@ -178,10 +179,11 @@ def die_with_parent() -> None:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def become(arguments: list[str]) -> None:
+def become(prefix: list[str], arguments: list[str]) -> None:
     """Go on as a Python program in a process of its own, or in this one under qemu-user, which can start no other."""
+    command = [*prefix, sys.executable, *arguments]
     try:
-        os.execv(sys.executable, [sys.executable, *arguments])
+        os.execvp(command[0], command)
     except OSError:
         import runpy
 

@@ -24,9 +24,9 @@ from edgekit.frontends import load_graph
 from edgekit.graph import shape_of
 from edgekit.layout import identity
 from edgekit.passes import prepare
+from edgekit.runners import ArtifactModel, FloatModel, Runner
 from edgekit.runtimes import open_session
 from edgekit.samples import Sample, Samples, open_samples
-from edgekit.verify import ArtifactModel, FloatModel, Runner
 
 DEFAULT = (
     "cifar10_resnet20",

@@ -25,8 +25,8 @@ from edgekit.frontends import load_graph
 from edgekit.graph import shape_of
 from edgekit.measure import compare
 from edgekit.passes import prepare
+from edgekit.runners import ArtifactModel, FloatModel, Runner
 from edgekit.runtimes.litert import LiteRTSession
-from edgekit.verify import ArtifactModel, FloatModel, Runner
 
 DEFAULT = ("vit", "fashion_mnist_vit")
 FORMS: dict[str, dict[str, Any]] = {

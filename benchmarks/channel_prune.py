@@ -32,10 +32,10 @@ from edgekit.measure import compare
 from edgekit.passes import opened
 from edgekit.progress import PlainProgress
 from edgekit.reference import serialize
+from edgekit.runners import ArtifactModel
 from edgekit.samples import Sample, Samples, open_samples
 from edgekit.target import load_target
 from edgekit.timing import Timer
-from edgekit.verify import ArtifactModel
 
 NETWORK = NETWORKS["cifar10_resnet56"]
 MACS, LATENCY, MOST_LOST = 0.5, 0.7, 0.015

@@ -43,9 +43,9 @@ from edgekit.quant.calibrate import observe, ranges_of
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.ranges import Method
 from edgekit.quant.solve import Rules, solve
+from edgekit.runners import ArtifactModel, FloatModel
 from edgekit.samples import Samples, open_samples
 from edgekit.toml_table import Table
-from edgekit.verify import ArtifactModel, FloatModel
 
 SHAPE = (1, 3, 32, 32)
 SPARSITY, CLUSTERS = 0.5, 10

@@ -22,7 +22,7 @@ from edgekit.audit import audit_file
 from edgekit.frontends import load_graph
 from edgekit.graph import shape_of
 from edgekit.passes import prepare
-from edgekit.verify import ArtifactModel, FloatModel, Runner
+from edgekit.runners import ArtifactModel, FloatModel, Runner
 
 NETWORK = "coco_fastestdet"
 PARTS = ("onnx::Concat_744", "onnx::Concat_960", "onnx::Concat_757")  # objectness, box, classes

@@ -28,8 +28,9 @@ from edgekit.passes import prepare
 from edgekit.progress import SilentProgress
 from edgekit.project import Project, parse_project
 from edgekit.reference import serialize
+from edgekit.runners import ArtifactModel, FloatModel
 from edgekit.samples import open_samples
-from edgekit.verify import ArtifactModel, FloatModel, evaluate, metric_of
+from edgekit.verify import evaluate, metric_of
 
 JUDGED = 1000
 PLAIN = {"equalize": False, "rounding": "nearest", "range": "minmax", "samples": 128}

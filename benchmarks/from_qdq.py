@@ -39,8 +39,8 @@ from edgekit.graph import shape_of
 from edgekit.quant.from_qdq import Lifted, lift
 from edgekit.quant.numerics import as_unsigned, quantize
 from edgekit.quant.plan import QuantPlan
+from edgekit.runners import ArtifactModel
 from edgekit.samples import Samples, open_calibration, open_samples
-from edgekit.verify import ArtifactModel
 
 DEFAULT = (
     "cifar10_resnet20",

@@ -27,8 +27,8 @@ from shared import ONNX, Array, Network
 from edgekit.build import prepared
 from edgekit.built import Prepared
 from edgekit.graph import shape_of
+from edgekit.runners import ArtifactModel, FloatModel, Runner
 from edgekit.samples import Sample, open_samples
-from edgekit.verify import ArtifactModel, FloatModel, Runner
 
 DEFAULT = (
     "cifar10_resnet20",

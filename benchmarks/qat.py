@@ -37,7 +37,8 @@ from edgekit.inputs import InputConfig
 from edgekit.passes import opened
 from edgekit.progress import open_progress
 from edgekit.quant.plan import QuantPlan
-from edgekit.verify import ArtifactModel, FloatModel, Runner, evaluate, metric_of
+from edgekit.runners import ArtifactModel, FloatModel, Runner
+from edgekit.verify import evaluate, metric_of
 
 SHAPE = {"x": (1, 3, 32, 32)}
 INPUTS = {"x": InputConfig(mean=tuple(shared.CIFAR["mean"]), std=tuple(shared.CIFAR["std"]))}

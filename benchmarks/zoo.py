@@ -35,9 +35,9 @@ from edgekit.errors import EdgekitError, UnsupportedError
 from edgekit.frontends import Loaded, load_source
 from edgekit.passes import prepare
 from edgekit.project import parse_project
+from edgekit.runners import ArtifactModel
 from edgekit.runtimes import open_session, runtime_for
 from edgekit.samples import Sample
-from edgekit.verify import ArtifactModel
 
 TARGETS = {"TFLite": "raspberry-pi-4-litert", "ONNX": "linux-x86_64-onnxruntime"}
 PRECISIONS = ("float32", "dynamic-int8", "int8")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit import compression, emit, gate, ladder, verify
+from edgekit import compression, emit, gate, ladder, reporting
 from edgekit.built import Built, Prepared
 from edgekit.device import Device
 from edgekit.errors import ConfigError
@@ -20,6 +20,7 @@ from edgekit.progress import Progress, SilentProgress
 from edgekit.project import Project
 from edgekit.quant.from_qdq import lift
 from edgekit.report.model import Report
+from edgekit.runners import FloatModel
 from edgekit.samples import Samples, look
 from edgekit.stages import Work
 from edgekit.target import Target, list_targets, load_target
@@ -56,9 +57,9 @@ def build(
         work.examine(built, made.graph)
     if work.evaluation is not None:
         work.warnings += look(work.evaluation, "evaluation")
-    reports = [work.report(built, found, made.facts) for built in found]
+    reports = [reporting.report_of(work, built, found, made.facts) for built in found]
     explained = [_explained(made, b, report) for b, report in zip(found, reports, strict=True)]
-    return [work.publish(b, report, explained) for b, report in zip(found, explained, strict=True)]
+    return [reporting.publish(work, b, report, explained) for b, report in zip(found, explained, strict=True)]
 
 
 def prepared(
@@ -98,7 +99,7 @@ def prepared(
         if calibrated:
             work.warnings += look(work.calibration)
     trainable, lifted = compression.compress(work, source.model, lifted)
-    facts = work.model_facts(graph, work.wants_ranges) | {"source_check": check}
+    facts = reporting.model_facts(work, graph, work.wants_ranges) | {"source_check": check}
     return Prepared(work, source.model, graph, trainable, lifted, facts)
 
 
@@ -147,7 +148,7 @@ def _load(project: Project) -> Loaded:
 
 def _against_source(source: Loaded, graph: ir.Model, samples: Samples) -> dict[str, Any]:
     """The float graph against the model that it came from, on a few samples."""
-    reference = verify.FloatModel(graph)
+    reference = FloatModel(graph)
     few = [sample for _, sample in zip(range(SOURCE_SAMPLES), samples, strict=False)]
     worst, signal, noise = 0.0, 0.0, 0.0
     for sample in few:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgekit import emit, verify
+from edgekit import emit
 from edgekit.audit import audit
 from edgekit.compress import coded
 from edgekit.errors import ConfigError, InputError
@@ -28,6 +28,7 @@ from edgekit.quant.plan import QuantPlan
 from edgekit.quant.solve import Rules
 from edgekit.reference import serialize
 from edgekit.report.model import Compression
+from edgekit.runners import FloatModel
 from edgekit.samples import open_training
 from edgekit.timing import Timer
 from edgekit.transports.connection import bench_on
@@ -199,7 +200,7 @@ class _Compiler:
         nonzero = sum(int(np.count_nonzero(array)) for array in weights if array is not None)
         metric = None
         if work.evaluation is not None:
-            metric = work.judged(verify.FloatModel(graph), work.evaluation, f"evaluate after {method}").value
+            metric = work.judged(FloatModel(graph), work.evaluation, f"evaluate after {method}").value
         return Compression(
             method,
             checked.parameters,

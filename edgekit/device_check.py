@@ -12,10 +12,11 @@ import numpy as np
 
 from edgekit.device import Device
 from edgekit.progress import Progress
+from edgekit.runners import ArtifactModel, Outputs
 from edgekit.runtimes import Array, read, runtime_for
 from edgekit.samples import Sample, Samples
 from edgekit.transports.connection import Connection, DeviceModel
-from edgekit.verify import ArtifactModel, Metric, Outputs, evaluate
+from edgekit.verify import Metric, evaluate
 
 BATCH_BYTES = 2_000_000
 

@@ -28,6 +28,7 @@ from edgekit.project import Project
 from edgekit.quant.from_qdq import Lifted
 from edgekit.report import text
 from edgekit.report.model import Rung
+from edgekit.reporting import report_of
 from edgekit.stages import Work
 from edgekit.transports.connection import bench_on
 
@@ -240,7 +241,7 @@ class _Climb:
             self._problems += [problem for problem in error.problems if problem not in self._problems]
             return None
         self._work._float_result = work._float_result
-        reports = [work.report(built, found, self._made.facts) for built in found]
+        reports = [report_of(work, built, found, self._made.facts) for built in found]
         verdicts = [v for report in reports for v in report.gates]
         holds = all(v.status == gate.PASS for v in verdicts if v.gate in gate.ACCURACY)
         fits = all(v.status != gate.FAIL or v.value is None for v in verdicts if v.gate not in gate.ACCURACY)

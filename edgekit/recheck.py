@@ -22,9 +22,10 @@ from edgekit.progress import Progress
 from edgekit.project import AGREEMENT, METRICS, Project
 from edgekit.quant.from_qdq import lift
 from edgekit.report.model import Evaluation, Fidelity
+from edgekit.runners import FloatModel
 from edgekit.runtimes import read
 from edgekit.samples import Samples, open_samples
-from edgekit.verify import FloatModel, choices_of, metric_of, verify_artifact
+from edgekit.verify import choices_of, metric_of, verify_artifact
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,8 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit import __version__, baseline, emit, gate, verify
-from edgekit.audit import audit
+from edgekit import __version__, emit, verify
 from edgekit.built import Basis, Built
 from edgekit.compress import coded
 from edgekit.device import Device
@@ -40,19 +38,13 @@ from edgekit.quant.plan import QuantPlan
 from edgekit.quant.precision import needs_calibration, plan_for
 from edgekit.quant.ranges import METHODS, Method, Range
 from edgekit.reference import serialize
-from edgekit.report import html
-from edgekit.report import json as report_json
 from edgekit.report.model import (
-    ArtifactFacts,
-    CalibrationFacts,
     Compression,
     Evaluation,
-    ModelFacts,
-    Parity,
-    Report,
     Rung,
     Stage,
 )
+from edgekit.runners import ArtifactModel, FloatModel, Runner
 from edgekit.samples import Samples, open_calibration, open_evaluation
 from edgekit.target import Target
 from edgekit.transports.connection import bench_on
@@ -110,7 +102,7 @@ class Work:
             return
         evaluation, metric = open_evaluation(self.project, ports), self.project.evaluation.metric
         if metric == AGREEMENT:
-            evaluation = evaluation.answered(verify.choices_of(verify.FloatModel(graph)))
+            evaluation = evaluation.answered(verify.choices_of(FloatModel(graph)))
         if metric in METRICS and next(iter(evaluation)).label is None:
             hint = f"{AGREEMENT} needs none"
             raise DataError(f"{evaluation.data}: has no labels, which metric {metric} needs; {hint}")
@@ -322,104 +314,19 @@ class Work:
 
     def _evaluated(self, built: Built, graph: ir.Model, samples: Samples) -> Evaluation:
         if self._float_result is None:
-            self._float_result = self.judged(verify.FloatModel(graph), samples, "evaluate float")
-        runner = verify.ArtifactModel(built.artifact.data)
+            self._float_result = self.judged(FloatModel(graph), samples, "evaluate float")
+        runner = ArtifactModel(built.artifact.data)
         result = self.judged(runner, samples, f"evaluate {built.target.name}")
         return verify.compared(self.project.evaluation.metric, self._float_result, result)
 
-    def judged(self, runner: verify.Runner, samples: Samples, title: str) -> verify.Result:
+    def judged(self, runner: Runner, samples: Samples, title: str) -> verify.Result:
         """The project's metric of a model."""
         metric = verify.metric_of(self.project.evaluation.metric, self.project.folder)
         return verify.evaluate(runner, samples, metric, self.progress, title, len(samples))
 
-    def model_facts(self, graph: ir.Model, calibrated: bool) -> dict[str, Any]:
-        """What all reports of this build say alike."""
-        data = serialize(graph)
-        checked = audit(data)
-        model = ModelFacts(
-            self.project.model.source, self.sha256(data), checked.parameters, checked.macs, len(data), checked.opset
-        )
-        config = self.project.calibration
-        calibration = None
-        if calibrated:
-            calibration = CalibrationFacts(
-                str(config.recipe or config.data), len(self.calibration), config.range, self.calibration.sha256
-            )
-        return {"model": model, "calibration": calibration}
-
-    def report(self, built: Built, all_built: Sequence[Built], facts: dict[str, Any]) -> Report:
-        """What was found out about one artifact, its gates judged."""
-        other = next((b for b in all_built if b.target.format != built.target.format and b.plan == built.plan), None)
-        checked, data = audit(built.artifact.data), built.artifact.data
-        report = Report(
-            edgekit=__version__,
-            reproduce=self.command,
-            target=built.target.to_json(),
-            artifact=ArtifactFacts(
-                str(built.path),
-                built.target.format,
-                len(data),
-                self.sha256(data),
-                checked.precision,
-                built.packed,
-            ),
-            audit=checked.to_json(),
-            contract=built.artifact.contract.to_json(),
-            evaluation=built.evaluation,
-            fidelity=built.fidelity,
-            parity=_parity(built, other, self.judging) if other is not None and _integer_outputs(built) else None,
-            latency=built.latency,
-            float_latency=built.float_latency,
-            device=self.device.name if self.device and built.latency else "",
-            instructions=built.instructions,
-            layer_times=built.layer_times,
-            warnings=tuple(self.warnings),
-            compression=tuple(self.compression),
-            rungs=tuple(self.rungs),
-            lifts=built.plan.lifts,
-            stages=self.stages_of(built.target),
-            **facts | _of_artifact(facts, built, self.project.calibration.range),
-        )
-        limits = self.project.limits(built.target.name)
-        return replace(report, gates=(*gate.judge(report, limits), *baseline.held(report, self.project)))
-
     def stages_of(self, target: Target) -> tuple[Stage, ...]:
         """The stages that all targets share, and those of one."""
         return (*self.stages.get("", ()), *self.stages.get(target.name, ()))
-
-    def publish(self, built: Built, report: Report, reports: Sequence[Report]) -> Report:
-        """Write everything but the artifact, the report last; ``reports`` are those of all targets.
-
-        A first baseline is written too, where the project keeps one.
-        """
-        folder = built.path.parent
-        write(folder / "plan.json", json.dumps(built.plan.to_json(), indent=1) + "\n")
-        write(folder / "contract.json", json.dumps(report.contract, indent=2) + "\n")
-        write(folder / "report.html", html.render(report, reports))
-        write(folder / "report.json", report_json.render(report))
-        kept = baseline.own(report, self.project)
-        if kept and baseline.keep_first(report, kept):
-            self.progress.note(f"{kept}: there was no baseline; written: commit it")
-        return report
-
-
-def _of_artifact(facts: Mapping[str, Any], built: Built, way: str) -> dict[str, Any]:
-    """What all reports say alike, and yet is one artifact's: the size in float, and how its ranges were drawn."""
-    calibration = facts["calibration"]
-    return {
-        "model": replace(facts["model"], float_bytes=built.float_bytes),
-        "calibration": replace(calibration, range=way, methods=built.methods) if calibration else None,
-    }
-
-
-def _integer_outputs(built: Built) -> bool:
-    return all(port.name in built.plan for port in built.artifact.contract.outputs)
-
-
-def _parity(built: Built, other: Built, samples: Samples) -> Parity:
-    return verify.parity(
-        verify.ArtifactModel(built.artifact.data), verify.ArtifactModel(other.artifact.data), samples, other.target.name
-    )
 
 
 def _about(plan: QuantPlan, precision: str, target: Target, lifted: Lifted) -> Iterator[str]:

@@ -21,8 +21,8 @@ from edgekit.quant.calibrate import observe, ranges_of
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.ranges import Method
 from edgekit.quant.solve import Rules, solve
+from edgekit.runners import ArtifactModel
 from edgekit.samples import Sample
-from edgekit.verify import ArtifactModel
 
 Array = NDArray[Any]
 FLOAT = TensorProto.FLOAT

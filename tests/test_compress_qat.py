@@ -32,8 +32,8 @@ from edgekit.progress import SilentProgress
 from edgekit.quant import numerics
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.solve import Rules
+from edgekit.runners import ArtifactModel
 from edgekit.samples import Sample
-from edgekit.verify import ArtifactModel
 
 SILENT = SilentProgress()
 

@@ -21,7 +21,7 @@ from edgekit.progress import SilentProgress
 from edgekit.project import Project
 from edgekit.recheck import recheck
 from edgekit.report.model import Report
-from edgekit.verify import ArtifactModel, FloatModel
+from edgekit.runners import ArtifactModel, FloatModel
 
 TFLITE, ONNX = "raspberry-pi-4-litert", "raspberry-pi-4-onnxruntime"
 FLOATING = {"quantization.allow_float": True}

@@ -40,8 +40,8 @@ from edgekit.quant.reconstruct import with_constants
 from edgekit.quant.solve import Rules
 from edgekit.reference import serialize
 from edgekit.report.codec import decode, encode
+from edgekit.runners import FloatModel
 from edgekit.samples import Samples, open_samples
-from edgekit.verify import FloatModel
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))

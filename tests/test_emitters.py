@@ -21,8 +21,8 @@ from edgekit.errors import UnsupportedError
 from edgekit.quant import numerics
 from edgekit.quant.plan import QuantPlan
 from edgekit.reference import serialize
+from edgekit.runners import ArtifactModel
 from edgekit.runtimes import open_session
-from edgekit.verify import ArtifactModel
 
 NEARLY_ALL = 0.999
 FACTS = {"source": "net.onnx", "precision": "int8"}

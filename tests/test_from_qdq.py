@@ -25,9 +25,9 @@ from edgekit.quant.numerics import quantize
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.solve import Rules
 from edgekit.reference import serialize
+from edgekit.runners import ArtifactModel
 from edgekit.runtimes import open_session
 from edgekit.samples import Sample
-from edgekit.verify import ArtifactModel
 
 WITHIN_ONE_STEP = 0.999
 ORT = pytest.importorskip("onnxruntime.quantization")

@@ -24,7 +24,7 @@ from edgekit.errors import EdgekitError, ModelError, UnsupportedError
 from edgekit.frontends import load_graph, load_source
 from edgekit.graph import OPSET
 from edgekit.passes import prepare
-from edgekit.verify import FloatModel
+from edgekit.runners import FloatModel
 
 NEWEST = onnx.defs.onnx_opset_version()
 X, Y = [port("x", [1, 4])], [port("y", [1, 4])]

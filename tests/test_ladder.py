@@ -24,6 +24,7 @@ from edgekit.project import QuantizationConfig, load_project
 from edgekit.reference import serialize
 from edgekit.report import html, markdown, terminal
 from edgekit.report.model import Report
+from edgekit.reporting import report_of
 from edgekit.target import load_target
 
 TFLITE, ONNX = TARGETS = ("raspberry-pi-4-litert", "raspberry-pi-4-onnxruntime")
@@ -106,7 +107,7 @@ def climbed(project: Path, gates: str, targets: tuple[str, ...] = TARGETS) -> tu
     """The reports on the rung that is chosen, and its artifacts; their latency is not measured."""
     ready = made(project, gates, targets)
     found = ladder.climb(ready)
-    return [ready.work.report(one, found, ready.facts) for one in found], list(found)
+    return [report_of(ready.work, one, found, ready.facts) for one in found], list(found)
 
 
 def tried(report: Report) -> list[str]:

@@ -16,8 +16,8 @@ from edgekit.progress import SilentProgress
 from edgekit.quant.numerics import dequantize, quantize
 from edgekit.quant.plan import QuantPlan
 from edgekit.quant.reconstruct import reconstruct, weights_of, with_constants
+from edgekit.runners import FloatModel
 from edgekit.samples import Sample
-from edgekit.verify import FloatModel
 
 CASES = {
     "conv": ("Conv", {"pads": [1, 1, 1, 1]}, (12, 8, 3, 3), True),

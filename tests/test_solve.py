@@ -24,8 +24,8 @@ from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import plan_for
 from edgekit.quant.ranges import Method
 from edgekit.quant.solve import Rules, solve
+from edgekit.runners import ArtifactModel, FloatModel
 from edgekit.target import PRECISIONS
-from edgekit.verify import ArtifactModel, FloatModel
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_graphs import Builder
 
-from edgekit import ladder, measure, verify
+from edgekit import ladder, measure
 from edgekit.artifact import read_artifact
 from edgekit.build import prepared
 from edgekit.built import Built
@@ -21,6 +21,8 @@ from edgekit.project import load_project
 from edgekit.recheck import recheck
 from edgekit.reference import Reference, serialize
 from edgekit.report.model import Report
+from edgekit.reporting import report_of
+from edgekit.runners import FloatModel
 
 TARGETS = ("raspberry-pi-4-litert", "raspberry-pi-4-onnxruntime")
 PROJECT = """[model]
@@ -81,7 +83,7 @@ def built(folder: Path, split: bool, calibration: str = "") -> tuple[list[Report
     for one in found:
         one.keep()
         work.judge(one, made.graph)
-    return [work.report(one, found, made.facts) for one in found], list(found)
+    return [report_of(work, one, found, made.facts) for one in found], list(found)
 
 
 def test_parts_have_scales_of_their_own_and_the_source_speaks_of_one_output(folder: Path) -> None:
@@ -136,7 +138,7 @@ def test_a_concat_that_others_read_is_still_computed() -> None:
     split, joins = split_outputs(model, ["concat3"])
     assert [value.name for value in split.graph.outputs] == ["conv0", "sigmoid2", end]
     sample = b.samples(1)[0]
-    wanted, got = (verify.FloatModel(graph).outputs(sample) for graph in (model, split))
+    wanted, got = (FloatModel(graph).outputs(sample) for graph in (model, split))
     for name, value in rejoined(got, joins).items():
         assert np.array_equal(value, wanted[name])
 

@@ -20,8 +20,9 @@ from edgekit.frontends import load_graph
 from edgekit.progress import SilentProgress
 from edgekit.quant import numerics
 from edgekit.quant.plan import QParams, QuantPlan
+from edgekit.runners import ArtifactModel, FloatModel
 from edgekit.samples import Sample
-from edgekit.verify import ArtifactModel, FloatModel, Result
+from edgekit.verify import Result
 
 SILENT = SilentProgress()
 

@@ -15,7 +15,8 @@ from edgekit.quant import numerics
 from edgekit.quant.precision import plan_for
 from edgekit.quant.solve import Rules
 from edgekit.quant.weight_range import BOUNDS, SHARES, largest, least_error
-from edgekit.verify import ArtifactModel, FloatModel, fidelity, parity
+from edgekit.runners import ArtifactModel, FloatModel
+from edgekit.verify import fidelity, parity
 
 
 def drawn(name: str) -> Array:

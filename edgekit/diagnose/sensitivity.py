@@ -33,8 +33,9 @@ from edgekit.quant.reconstruct import with_constants
 from edgekit.quant.solve import joined
 from edgekit.reference import serialize
 from edgekit.report.codec import decode, encode
+from edgekit.runners import ArtifactModel, FloatModel, Outputs, Runner
 from edgekit.samples import Sample, Samples
-from edgekit.verify import ArtifactModel, FloatModel, Metric, Noise, Outputs, Runner
+from edgekit.verify import Metric, Noise
 
 Remember = Callable[[str, Any, Callable[[], Any]], Any]
 SAMPLES = 64

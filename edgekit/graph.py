@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,3 +172,11 @@ def activations(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from (value for value in graph.inputs if is_float(value))
     for unit in units(graph):
         yield from (value for value in unit.outputs if is_float(value) and value.name)
+
+
+def with_constants(model: ir.Model, constants: Mapping[str, Array]) -> ir.Model:
+    """A copy of a model whose named constants hold other numbers of the same shape."""
+    copy = model.clone()
+    for name, array in constants.items():
+        copy.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    return copy

@@ -21,7 +21,7 @@ from edgekit.built import Basis, Built
 from edgekit.compress import coded
 from edgekit.device import Device
 from edgekit.errors import DataError, DeviceError, EdgekitError, UnsupportedError
-from edgekit.graph import Array, shape_of
+from edgekit.graph import Array, shape_of, with_constants
 from edgekit.instructions import count_instructions
 from edgekit.measure import Bench
 from edgekit.noise import random_samples
@@ -234,14 +234,13 @@ class Work:
             found = self.rounding(graph, plan, self.calibration, self.progress, len(self.calibration))
             return {name: b64encode(array.tobytes()).decode() for name, array in found.items()}
 
-        weights = {name: quant.to_json() for name, quant in reconstruct.weights_of(graph, plan).items()}
-        hashes = [self.sha256(graph), self.calibration.sha256, self.project.calibration.rounding]
-        stored = self.remembered("weights", [*hashes, weights], reconstructed)
+        hashes = [self.sha256(graph), plan.sha256, self.calibration.sha256]
+        stored = self.remembered("weights", [*hashes, self.project.calibration.rounding], reconstructed)
         constants = {
             name: np.frombuffer(b64decode(data), np.float32).reshape(shape_of(graph.graph.initializers[name]))
             for name, data in stored.items()
         }
-        return reconstruct.with_constants(graph, constants)
+        return with_constants(graph, constants)
 
     def description(self, precision: str) -> emit.Description:
         """What every artifact says of itself."""

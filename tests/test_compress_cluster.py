@@ -14,12 +14,13 @@ from edgekit.compress.module import from_torch, to_torch
 from edgekit.compress.steps import METHODS, Context, FineTune
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError
+from edgekit.graph import with_constants
 from edgekit.passes import prepare
 from edgekit.progress import SilentProgress
 from edgekit.quant import codebook, numerics
 from edgekit.quant.calibrate import observe, ranges_of
 from edgekit.quant.ranges import Method
-from edgekit.quant.reconstruct import reconstruct, with_constants
+from edgekit.quant.reconstruct import reconstruct
 from edgekit.quant.solve import Rules, solve
 
 SHORT = {"epochs": 3, "batch": 8, "rate": 0.05}

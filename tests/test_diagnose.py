@@ -25,7 +25,7 @@ from edgekit.diagnose.diagnosis import Case, Diagnosis, diagnose
 from edgekit.diagnose.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity, Subject, groups, measure
 from edgekit.emitters import onnx_qdq, tflite
 from edgekit.errors import DataError, InputError
-from edgekit.graph import attributes, constant, shape_of
+from edgekit.graph import attributes, constant, shape_of, with_constants
 from edgekit.inputs import InputConfig
 from edgekit.output import Cache
 from edgekit.passes import prepare
@@ -36,7 +36,6 @@ from edgekit.quant.calibrate import observe, ranges_of
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.precision import plan_for
 from edgekit.quant.ranges import Method
-from edgekit.quant.reconstruct import with_constants
 from edgekit.quant.solve import Rules
 from edgekit.reference import serialize
 from edgekit.report.codec import decode, encode

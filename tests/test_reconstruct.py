@@ -10,12 +10,13 @@ import pytest
 from nets import FLOAT, Array, const, node, plan_of, port, save, weights
 
 from edgekit.frontends import load_graph
-from edgekit.graph import constant
+from edgekit.graph import constant, with_constants
 from edgekit.passes import prepare
 from edgekit.progress import SilentProgress
 from edgekit.quant.numerics import dequantize, quantize
 from edgekit.quant.plan import QuantPlan
-from edgekit.quant.reconstruct import reconstruct, weights_of, with_constants
+from edgekit.quant.reconstruct import Layer, _observed, reconstruct, weights_of
+from edgekit.quant.simulate import with_rounding
 from edgekit.runners import FloatModel
 from edgekit.samples import Sample
 
@@ -81,12 +82,13 @@ def test_rounded_by_what_they_multiply(tmp_path: Path, name: str) -> None:
 
 
 def test_mean_error_goes_into_the_bias(tmp_path: Path) -> None:
+    """Of what the layer gives for inputs that are integers, as those of the artifact are."""
     graph, plan, samples = graph_of(tmp_path, "gemm")
     found = reconstruct(graph, plan, samples, SilentProgress(), len(samples))
     assert "b" in found
-    left = noise(graph, with_constants(graph, found), samples).mean(0)
+    left = noise(graph, with_rounding(graph, {"x": plan["x"]}, found), samples).mean(0)
     only_weights = {key: value for key, value in found.items() if key != "b"}
-    before = noise(graph, with_constants(graph, only_weights), samples).mean(0)
+    before = noise(graph, with_rounding(graph, {"x": plan["x"]}, only_weights), samples).mean(0)
     assert np.abs(left).max() < 1e-5 < np.abs(before).max()
 
 
@@ -117,16 +119,44 @@ def test_a_graph_without_layers(tmp_path: Path) -> None:
     assert reconstruct(graph, plan_of(graph, samples), samples, SilentProgress(), 1) == {}
 
 
-def test_little_memory_takes_more_passes_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def two_layers(folder: Path) -> tuple[ir.Model, QuantPlan, list[Sample]]:
     nodes = [node("Gemm", ["x", "w", "b"], ["h"], transB=1), node("Gemm", ["h", "v", "b"], ["y"], transB=1)]
     held = [weights("w", 32, 32), weights("v", 32, 32), weights("b", 32)]
-    path = save(tmp_path / "net.onnx", nodes, ([port("x", [1, 32])], [port("y", [1, 32])]), held)
-    graph = prepare(load_graph(str(path)))
-    draw = np.random.default_rng(2)
-    samples = [Sample({"x": draw.normal(size=(1, 32)).astype(np.float32)}) for _ in range(40)]
-    plan = plan_of(graph, samples)
-    at_once = reconstruct(graph, plan, samples, SilentProgress(), len(samples))
-    monkeypatch.setattr("edgekit.quant.reconstruct.MEMORY", 32 * 32 * 8)
-    one_by_one = reconstruct(graph, plan, samples, SilentProgress(), len(samples))
-    assert len(at_once) == len(one_by_one) >= 2
-    assert all(np.array_equal(at_once[name], one_by_one[name]) for name in at_once)
+    path = save(folder / "net.onnx", nodes, ([port("x", [1, 32])], [port("y", [1, 32])]), held)
+    graph, draw = prepare(load_graph(str(path))), np.random.default_rng(2)
+    samples = [Sample({"x": draw.normal(size=(1, 32)).astype(np.float32)}) for _ in range(200)]
+    return graph, plan_of(graph, samples), samples
+
+
+def test_a_layer_is_fed_what_the_one_before_gives_in_integers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, plan, samples = two_layers(tmp_path)
+    fed = []
+
+    def observed(layer: Layer, wanted: list[Array], given: list[Array]) -> object:
+        fed.append((np.concatenate(wanted), np.concatenate(given)))
+        return _observed(layer, wanted, given)
+
+    monkeypatch.setattr("edgekit.quant.reconstruct._observed", observed)
+    found = reconstruct(graph, plan, samples, SilentProgress(), len(samples))
+    first = {name: array for name, array in found.items() if name != "v"}
+    stored = {name: plan[name] for name in ("x", "h")}
+    (wanted, given), rounded = fed[1], FloatModel(with_rounding(graph, stored, first), inner=True)
+    for i, sample in enumerate(samples[::2][: len(given)]):
+        rounded.outputs(sample.inputs)
+        np.testing.assert_allclose(given[i], rounded.tensors["h/mul"][0], atol=1e-6)
+    assert np.abs(wanted - given).max() > 0
+
+
+def test_little_memory_takes_fewer_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, plan, samples = two_layers(tmp_path)
+    looked_at = []
+
+    def observed(layer: Layer, wanted: list[Array], given: list[Array]) -> object:
+        looked_at.append(len(wanted))
+        return _observed(layer, wanted, given)
+
+    monkeypatch.setattr("edgekit.quant.reconstruct._observed", observed)
+    for memory in (1 << 28, 2 * 32 * 4 * 50, 1):
+        monkeypatch.setattr("edgekit.quant.reconstruct.MEMORY", memory)
+        assert reconstruct(graph, plan, samples, SilentProgress(), len(samples))
+    assert looked_at == [100, 100, 50, 50, 8, 8]

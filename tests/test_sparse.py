@@ -18,9 +18,9 @@ from edgekit.emit import emit
 from edgekit.emitters import Artifact, sparse, tflite, tflite_bytes
 from edgekit.emitters.tflite_graph import Graph, Op, Sparsity, Tensor
 from edgekit.errors import ModelError
+from edgekit.graph import with_constants
 from edgekit.passes import opened
 from edgekit.progress import SilentProgress
-from edgekit.quant.reconstruct import with_constants
 from edgekit.runtimes.litert import LiteRTSession
 from edgekit.samples import Sample
 from edgekit.target import load_target

@@ -8,24 +8,19 @@ makes each choice a hard one. Scales, and so the plan, stay as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from edgekit.compress.batches import stacked
-from edgekit.compress.module import GraphModule, to_torch
-from edgekit.compress.qat import QuantizedModule
-from edgekit.graph import Array, constant, shape_of
+from edgekit.graph import Array, constant
 from edgekit.progress import Progress
 from edgekit.quant.plan import QuantPlan
-from edgekit.quant.reconstruct import Layer, layers_of
+from edgekit.quant.reconstruct import Layer, every_nth, in_turn
 from edgekit.samples import Sample
 
 SAMPLES = 256  # that are looked at
-CHUNK = 16  # samples in a pass through the network
 COLUMNS = 8192  # input vectors of a layer, over all samples
 FEWEST = 16  # and at least of each sample
 STEPS, BATCH, RATE = 1000, 512, 0.01
@@ -41,42 +36,24 @@ def adaround(
 ) -> dict[str, Array]:
     """The rounded weights and corrected biases of a prepared model's int8 layers, float32, by name.
 
-    ``total`` is the number of ``samples``; of many, every n-th is looked at. Raises UnsupportedError where an op has no
-    training form.
+    ``total`` is the number of ``samples``; of many, every n-th is looked at.
     """
-    stride = -(-total // SAMPLES)
-    names = [str(value.name) for value in model.graph.inputs]
-    inputs, _ = stacked((Sample(sample.inputs) for sample in islice(samples, 0, None, stride)), names)
-    floating, rounded = to_torch(model), QuantizedModule(model, plan, learned=True)
-    found: dict[str, Array] = {}
-    layers = layers_of(model, plan)
-    with progress.task("adaptive rounding", len(layers)) as step, torch.random.fork_rng():
+    inputs = every_nth(model, samples, total, SAMPLES)
+
+    def rounded(layer: Layer, *both: Sequence[Array]) -> dict[str, Array]:
+        return _rounded(layer, plan, *(_columns(layer, values) for values in both))
+
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        for layer in layers:
-            wanted, given = (_columns(module, layer, inputs) for module in (floating, rounded))
-            constants = _rounded(layer, plan, wanted, given)
-            for name, array in constants.items():
-                rounded.tensor(name).data.copy_(torch.from_numpy(array))
-            found |= constants
-            step()
-    return found
+        return in_turn(model, plan, inputs, rounded, progress, "adaptive rounding")
 
 
-def _columns(module: GraphModule, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
-    """What a layer's weights multiply: (group, in, positions); the same positions whichever module it is."""
-    rows = [shape_of(value)[0] for value in module.graph.graph.inputs]
-    draw, count = np.random.default_rng(0), len(inputs[0]) // rows[0]
-    most = max(FEWEST, COLUMNS // count)
-    size = 1 if module.mixes_batch else CHUNK
-    parts: list[Array] = []
-    for start in range(0, count, size):
-        end = min(start + size, count)
-        chunk = [value[start * n : end * n] for value, n in zip(inputs, rows, strict=True)]
-        with torch.no_grad():
-            value = module.run(chunk, [layer.input])[layer.input].numpy()
-        each = len(value) // (end - start)
-        parts += [layer.columns(value[i : i + each], draw, most) for i in range(0, len(value), each)]
-    return torch.from_numpy(np.concatenate(parts, 2).astype(np.float32))
+def _columns(layer: Layer, values: Sequence[Array]) -> Tensor:
+    """What a layer's weights multiply: (group, in, positions); the same positions whichever network's values it is."""
+    draw, most = np.random.default_rng(0), max(FEWEST, COLUMNS // len(values))
+    return torch.from_numpy(
+        np.concatenate([layer.columns(value, draw, most) for value in values], 2).astype(np.float32)
+    )
 
 
 def _rounded(layer: Layer, plan: QuantPlan, wanted: Tensor, given: Tensor) -> dict[str, Array]:

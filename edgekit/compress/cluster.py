@@ -13,9 +13,8 @@ from edgekit.compress.layers import layers_of
 from edgekit.compress.steps import Context, Outcome, method, trained
 from edgekit.compress.training import Training
 from edgekit.errors import ConfigError
-from edgekit.graph import Array, constant
+from edgekit.graph import Array, constant, with_constants
 from edgekit.quant.codebook import MOST, is_codebook
-from edgekit.quant.reconstruct import with_constants
 
 ROUNDS = 300  # of Lloyd's algorithm; along a line it settles long before
 

@@ -20,8 +20,7 @@ from edgekit.compress.module import GraphModule, from_torch, to_torch
 from edgekit.compress.steps import Context, Outcome, method
 from edgekit.compress.training import Training, train
 from edgekit.errors import ConfigError
-from edgekit.graph import constant
-from edgekit.quant.reconstruct import with_constants
+from edgekit.graph import constant, with_constants
 
 HYSTERESIS = 0.1  # a weight comes back when it is so much larger than what would have kept it (Guo et al. 2016, 3.1)
 PATTERNS = {"any": None, "2:4": (2, 4), "4:8": (4, 8)}  # how many of how many neighbours stay

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -22,14 +22,12 @@ import onnx_ir as ir
 from edgekit.contract import Join, rejoined
 from edgekit.emitters import onnx_qdq
 from edgekit.errors import DataError
-from edgekit.graph import Array, Unit, activations, constant, selects, units
-from edgekit.passes.rewrite import add_constant, make
+from edgekit.graph import Unit, activations, constant, selects, units, with_constants
 from edgekit.passes.steps import Shaped
 from edgekit.progress import Progress
-from edgekit.quant import numerics
 from edgekit.quant.kernels import inputs_of, weights_of
-from edgekit.quant.plan import HALF, QParams, QuantPlan
-from edgekit.quant.reconstruct import with_constants
+from edgekit.quant.plan import QuantPlan
+from edgekit.quant.simulate import on_grid, with_rounding
 from edgekit.quant.solve import joined
 from edgekit.reference import serialize
 from edgekit.report.codec import decode, encode
@@ -225,44 +223,6 @@ class _Trial:
         if any(scores.ndim != 2 or scores.shape[1] < 2 for pair in pairs for scores in pair):
             return None
         return float(np.mean([wanted[0].argmax() == got[0].argmax() for wanted, got in pairs]))
-
-
-def on_grid(array: Array, q: QParams) -> Array:
-    """Real numbers as they are after having been stored."""
-    if q.dtype == HALF:
-        return array.astype(HALF).astype(np.float32)
-    return numerics.dequantize(numerics.quantize(array, q), q)
-
-
-def with_rounding(model: ir.Model, plan: Mapping[str, QParams], constants: Mapping[str, Array]) -> ir.Model:
-    """A copy of a float graph with these constants, in which planned activations are rounded as they are made."""
-    copy = with_constants(model, constants)
-    for value in list(activations(copy.graph)):
-        if str(value.name) in plan:
-            _round(copy.graph, value, plan[str(value.name)])
-    return copy
-
-
-def _round(graph: ir.Graph, value: ir.Value, q: QParams) -> None:
-    """clip(round(value / scale), limits) x scale, half to even, in float32, where ``value`` was read."""
-    name, readers = str(value.name), [(use.node, use.idx) for use in value.uses()]
-    ends = [limit - q.zero_point[0] for limit in q.limits]
-    scale, low, high = (add_constant(graph, f"{name}/grid", np.asarray(x, np.float32)) for x in (q.scale[0], *ends))
-    nodes, result = [], value
-    for op_type, more in (("Div", [scale]), ("Round", []), ("Clip", [low, high]), ("Mul", [scale])):
-        nodes.append(make(op_type, [result, *more], value, f"{name}/{op_type.lower()}"))
-        result = nodes[-1].outputs[0]
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(graph[0], nodes)
-    else:
-        graph.insert_after(producer, nodes)
-    for node, position in readers:
-        node.replace_input_with(position, result)
-    for i, out in enumerate(graph.outputs):
-        if out is value:
-            graph.outputs[i] = result
-            value.name, result.name = f"{name}/real", name
 
 
 def together(effects: Iterable[Effect]) -> float:

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.graph import Array, Unit, attributes, constant, shape_of, units
+from edgekit.graph import Array, Unit, attributes, constant, shape_of, units, with_constants
 from edgekit.progress import Progress
 from edgekit.quant.calibrate import rounded
 from edgekit.quant.equalize import channel_axis, weights_of
-from edgekit.quant.reconstruct import with_constants
 from edgekit.reference import Reference
 from edgekit.samples import Sample
 

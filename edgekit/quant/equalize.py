@@ -15,9 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.classes import MOVES, PINNED, Classes, Numbering
-from edgekit.graph import Array, activations, attributes, clip_bounds, constant, is_float, shape_of
+from edgekit.graph import Array, activations, attributes, clip_bounds, constant, is_float, shape_of, with_constants
 from edgekit.progress import Progress
-from edgekit.quant.reconstruct import with_constants
 from edgekit.reference import Reference
 from edgekit.samples import Sample
 

@@ -3,13 +3,14 @@
 Rounding each weight to its nearest integer is blind to its inputs. Here the columns of a layer are rounded one by one,
 and the error of each is made up for by those that are still to come, so that the layer's output changes least over the
 calibration inputs: optimal brain surgery for quantization (Frantar et al. 2022, "GPTQ", with columns in the order of
-their inputs' power). What remains of the mean is corrected in the bias (Nagel et al. 2019, section 4.2). Scales, and so
-the plan, stay as they are; nothing runs slower for it.
+their inputs' power). A layer is fed what the layers before it give in integers, and is to answer as it does in float:
+its weights first move to where they do that best (least squares; Li et al. 2025, "GPTAQ"). What remains of the mean is
+corrected in the bias (Nagel et al. 2019, section 4.2). Scales, and so the plan, stay as they are; nothing runs slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.graph import Array, Unit, attributes, constant, shape_of, units
+from edgekit.graph import Array, Unit, activations, attributes, constant, shape_of, units
 from edgekit.progress import Progress
 from edgekit.quant.kernels import constant_weight
 from edgekit.quant.plan import QParams, QuantPlan
-from edgekit.reference import Reference
+from edgekit.quant.simulate import with_rounding
+from edgekit.quant.walk import Walk, most_held
 from edgekit.samples import Sample
 
 SAMPLES = 128  # that are looked at
@@ -29,29 +31,20 @@ COLUMNS, MOST_COLUMNS = 16, 16_384  # input vectors: for each input of a layer, 
 FEWEST, MOST = 8, 256  # and for each sample
 BLOCK = 64  # columns that are rounded before the rest is brought up to date
 DAMPING = 0.01  # of the mean power, added to every input: few samples do not span a wide layer
-MEMORY = 1 << 28  # bytes of second moments in one pass over the samples
+TRUST = 5.0  # the same for what makes up for errors before the layer: with less, samples not looked at come out worse
+MEMORY = 1 << 28  # bytes of what layers read and give, over all samples
+FEWEST_SAMPLES = 8
+ENOUGH = 4  # input vectors for each input of a layer, from which on its weights make up for its inputs' error
 WIDEST = 4608  # inputs of a group; beyond, the second moments would not fit and nearest rounding stays
 
 
 @dataclass
 class Layer:
-    """A layer with constant weights, seen as groups of matrices (group, out, in), and the moments of its inputs."""
+    """A layer with constant weights, seen as groups of matrices (group, out, in)."""
 
     unit: Unit
     weights: Array
-    moments: Array
-    mean: Array
-    count: int = 0
-    waiting: list[Array] = field(default_factory=list)
     window: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def add(self, value: Array, draw: np.random.Generator, samples: int) -> None:
-        """Take in one input of the layer, source layout, of so many samples."""
-        wanted = min(COLUMNS * self.weights.shape[2], MOST_COLUMNS)
-        most = int(np.clip(wanted / samples, FEWEST, MOST))
-        self.waiting.append(self.columns(value, draw, most))
-        if sum(columns.shape[2] for columns in self.waiting) >= self.weights.shape[2]:
-            self.settle()
 
     @property
     def input(self) -> str:
@@ -88,15 +81,6 @@ class Layer:
             found[str(self.bias.name)] = (bias + error.reshape(-1)).astype(np.float32)
         return found
 
-    def settle(self) -> None:
-        """Add what waits to the moments: many columns at a time, or writing the moments would take most of the time."""
-        if self.waiting:
-            columns = np.concatenate(self.waiting, 2)  # (group, in, positions)
-            self.moments += columns @ columns.transpose(0, 2, 1)
-            self.mean += columns.sum(2)
-            self.count += columns.shape[2]
-            self.waiting = []
-
     def columns(self, value: Array, draw: np.random.Generator, most: int) -> Array:
         """At most so many of the vectors that the weights multiply in one input: (group, in, positions)."""
         groups, _, width = self.weights.shape
@@ -119,6 +103,35 @@ class Layer:
         return columns
 
 
+class _Moments:
+    """Sums over what a layer reads: ``wanted`` in float, and ``given`` in integers, (group, in, positions) each."""
+
+    def __init__(self, groups: int, width: int) -> None:
+        self.power = np.zeros((groups, width, width))  # given given^T
+        self.cross = np.zeros((groups, width, width))  # (wanted - given) given^T
+        self.wanted, self.given = np.zeros((groups, width)), np.zeros((groups, width))
+        self.count = 0
+        self._waiting: list[tuple[Array, Array]] = []
+
+    def add(self, wanted: Array, given: Array) -> None:
+        """Take in the same positions of both; many at a time, or writing the sums would take most of the time."""
+        self._waiting.append((wanted, given))
+        if sum(columns.shape[2] for columns, _ in self._waiting) >= self.power.shape[1]:
+            self.settle()
+
+    def settle(self) -> None:
+        """Add what waits."""
+        if self._waiting:
+            wanted, given = (np.concatenate(parts, 2) for parts in zip(*self._waiting, strict=True))
+            turned = given.transpose(0, 2, 1)
+            self.power += given @ turned
+            self.cross += (wanted - given) @ turned
+            self.wanted += wanted.sum(2)
+            self.given += given.sum(2)
+            self.count += given.shape[2]
+            self._waiting = []
+
+
 def reconstruct(
     model: ir.Model, plan: QuantPlan, samples: Iterable[Sample], progress: Progress, total: int
 ) -> dict[str, Array]:
@@ -127,42 +140,52 @@ def reconstruct(
     ``total`` is the number of ``samples``; of many, every n-th is looked at. Scales stay, so that ``plan`` holds for
     the model that ``with_constants`` makes of these.
     """
+
+    def rounded(layer: Layer, wanted: Sequence[Array], given: Sequence[Array]) -> dict[str, Array]:
+        return _rounded_layer(layer, _observed(layer, wanted, given), plan)
+
+    return in_turn(model, plan, every_nth(model, samples, total, SAMPLES), rounded, progress, "round weights")
+
+
+def every_nth(model: ir.Model, samples: Iterable[Sample], total: int, most: int) -> list[Mapping[str, Array]]:
+    """The inputs of at most so many of ``total`` samples, fewer where what they make would not fit into memory."""
+    fitting = MEMORY // max(2 * most_held(model.graph), 1)  # in float and in integers
+    stride = -(-total // int(np.clip(fitting, FEWEST_SAMPLES, most)))
+    return [sample.inputs for sample in islice(samples, 0, None, stride)]
+
+
+def in_turn(
+    model: ir.Model,
+    plan: QuantPlan,
+    inputs: Sequence[Mapping[str, Array]],
+    round_layer: Callable[[Layer, Sequence[Array], Sequence[Array]], dict[str, Array]],
+    progress: Progress,
+    title: str,
+) -> dict[str, Array]:
+    """What ``round_layer`` makes of each layer, told what it reads in float, and in integers behind those before it."""
     found: dict[str, Array] = {}
-    stride = -(-total // SAMPLES)
-    passes = list(_passes(layers_of(model, plan)))
-    looked_at = -(-total // stride)
-    with progress.task("round weights", len(passes) * looked_at) as step:
-        for layers in passes:
-            reference = Reference(model, list(dict.fromkeys(layer.input for layer in layers)))
-            draw = np.random.default_rng(0)
-            for sample in islice(samples, 0, None, stride):
-                values = reference.run(sample.inputs)
-                for layer in layers:
-                    layer.add(values[layer.input], draw, looked_at)
-                step()
-            while layers:
-                found |= _rounded_layer(layers.pop(0), plan)
+    stored = {name: q for value in activations(model.graph) if (q := plan.get(name := str(value.name))) is not None}
+    wanted, given = Walk(model, inputs), Walk(with_rounding(model, stored, {}), inputs)
+    layers = layers_of(model, plan)
+    with progress.task(title, len(layers)) as step:
+        for layer in layers:
+            name = str(layer.unit.node.name)
+            constants = round_layer(layer, wanted.before(name), given.before(name))
+            given.give(constants)
+            found |= constants
+            step()
     return found
 
 
-def _passes(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-    """The layers, as many at a time as their second moments may take memory."""
-    now: list[Layer] = []
-    for layer in layers:
-        if now and sum(item.moments.nbytes for item in (*now, layer)) > MEMORY:
-            yield now
-            now = []
-        now.append(layer)
-    if now:
-        yield now
-
-
-def with_constants(model: ir.Model, constants: Mapping[str, Array]) -> ir.Model:
-    """A copy of a model whose named constants hold other numbers of the same shape."""
-    copy = model.clone()
-    for name, array in constants.items():
-        copy.graph.initializers[name].const_value = ir.tensor(array, name=name)
-    return copy
+def _observed(layer: Layer, wanted: Sequence[Array], given: Sequence[Array]) -> _Moments:
+    """What the weights multiply, at the same positions of both."""
+    groups, _, width = layer.weights.shape
+    most = int(np.clip(min(COLUMNS * width, MOST_COLUMNS) / len(wanted), FEWEST, MOST))
+    moments, draws = _Moments(groups, width), [np.random.default_rng(0) for _ in range(2)]
+    for both in zip(wanted, given, strict=True):
+        moments.add(*(layer.columns(value, draw, most) for value, draw in zip(both, draws, strict=True)))
+    moments.settle()
+    return moments
 
 
 def weights_of(model: ir.Model, plan: QuantPlan) -> dict[str, QParams]:
@@ -199,38 +222,41 @@ def _conv(unit: Unit, array: Array) -> Layer | None:
         "pads": tuple(attrs.get("pads") or (0,) * 2 * rank),
     }
     weights = array.reshape(groups, array.shape[0] // groups, -1)
-    width = weights.shape[2]
-    return Layer(unit, weights, np.zeros((groups, width, width)), np.zeros((groups, width)), window=window)
+    return Layer(unit, weights, window)
 
 
 def _linear(unit: Unit, array: Array) -> Layer | None:
     if unit.node.op_type not in ("Gemm", "MatMul") or array.ndim != 2:
         return None
     weights = (array if unit.node.op_type == "Gemm" else array.T)[None]
-    width = weights.shape[2]
-    return Layer(unit, weights, np.zeros((1, width, width)), np.zeros((1, width)))
+    return Layer(unit, weights)
 
 
-def _rounded_layer(layer: Layer, plan: QuantPlan) -> dict[str, Array]:
+def _rounded_layer(layer: Layer, moments: _Moments, plan: QuantPlan) -> dict[str, Array]:
     """The layer's weight, and its bias where it has one of its own that is constant."""
-    layer.settle()
-    if layer.count == 0:
+    if moments.count == 0:
         return {}
-    rounded = _rounded(layer, layer.scales(plan), plan[str(layer.weight.name)])
-    return layer.constants(rounded, np.einsum("goi,gi->go", layer.weights - rounded, layer.mean / layer.count))
+    width = layer.weights.shape[2]
+    power = moments.power / moments.count
+    mean = np.einsum("gii->g", power)[:, None, None] / width + 1e-12
+    real = layer.weights
+    if moments.count >= ENOUGH * width:
+        moved = np.linalg.solve(power + TRUST * mean * np.eye(width), moments.cross.transpose(0, 2, 1) / moments.count)
+        real = np.where(real == 0, 0.0, real + real @ moved.transpose(0, 2, 1))
+    power += DAMPING * mean * np.eye(width)
+    rounded = _rounded(real, power, layer.scales(plan), plan[str(layer.weight.name)])
+    sums = np.einsum("goi,gi->go", layer.weights, moments.wanted) - np.einsum("goi,gi->go", rounded, moments.given)
+    return layer.constants(rounded, sums / moments.count)
 
 
-def _rounded(layer: Layer, scales: Array, quant: QParams) -> Array:
+def _rounded(weights: Array, moments: Array, scales: Array, quant: QParams) -> Array:
     """The weights on their grid (group, out, in), rounded column by column with the error carried on."""
-    groups, outs, width = layer.weights.shape
-    moments = layer.moments / layer.count
-    power = np.einsum("gii->gi", moments)
-    moments = moments + np.eye(width) * (DAMPING * power.mean(1) + 1e-12)[:, None, None]
-    order = np.argsort(-power, axis=1, kind="stable")
+    groups, outs, width = weights.shape
+    order = np.argsort(-np.einsum("gii->gi", moments), axis=1, kind="stable")
     group = np.arange(groups)[:, None]
     inverse = np.linalg.inv(moments[group[:, :, None], order[:, :, None], order[:, None, :]])
     factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)  # upper: inverse = factor^T factor
-    rest = layer.weights[group[:, :, None], np.arange(outs)[None, :, None], order[:, None, :]].copy()
+    rest = weights[group[:, :, None], np.arange(outs)[None, :, None], order[:, None, :]].copy()
     done, zero = np.empty_like(rest), rest == 0  # what was pruned stays so, as in SparseGPT (Frantar & Alistarh 2023)
     low, high = quant.limits
     for start in range(0, width, BLOCK):

@@ -164,7 +164,7 @@ def test_the_fewest_layers_that_are_enough_have_sixteen_bits(tmp_path: Path) -> 
 @pytest.mark.usefixtures("plain")
 def test_of_what_holds_the_cheapest_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     costs = {"int8": 1.0, "int8+int16x8": 9.0, "mixed": 2.0}
-    monkeypatch.setattr(ladder, "_glanced", lambda built: costs[audit(built.artifact.data).precision])
+    monkeypatch.setattr(ladder, "_glanced", lambda _, built: costs[audit(built.artifact.data).precision])
     folder = far_from_zero(tmp_path)
     (report,), _ = climbed(folder, "snr = 20\n", (TFLITE,))
     assert tried(report) == ["plain", "mixed: 2 layers in int16", "mixed: 2 layers in float"]

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgekit.artifact import STORED, ArtifactFile, read_artifact
 from edgekit.contract import Contract, rejoined
 from edgekit.graph import Array, activations
-from edgekit.layout import decide, identity
+from edgekit.layout import Layouts, decide, identity
 from edgekit.quant import numerics
 from edgekit.reference import Reference
 from edgekit.runtimes import open_session, runtime_for
@@ -50,11 +50,11 @@ class ArtifactModel:
         self.file: ArtifactFile = read_artifact(data, name)
         self.contract: Contract = self.file.contract
         self._session = open_session(data, runtime_for(data), threads, keep_intermediates=prepared is not None)
-        self._stored = self._orders(prepared) if prepared is not None and self.file.format == "tflite" else {}
+        self._layouts = self._decided(prepared) if prepared is not None and self.file.format == "tflite" else Layouts()
 
-    def _orders(self, prepared: ir.Model) -> dict[str, tuple[int, ...]]:
+    def _decided(self, prepared: ir.Model) -> Layouts:
         moved = any(port.perm != identity(len(port.perm)) for port in self.contract.inputs)
-        return decide(prepared.graph, "NHWC" if moved else "NCHW").stored
+        return decide(prepared.graph, "NHWC" if moved else "NCHW")
 
     def outputs(self, sample: Mapping[str, Array]) -> Outputs:
         """The outputs for one sample."""
@@ -76,6 +76,7 @@ class ArtifactModel:
             source = name.removesuffix(STORED)
             quant = self.file.quant.get(source)
             real = value if quant is None else numerics.dequantize(value, quant)
-            perm = self._stored.get(source, identity(real.ndim))
-            found[source] = real.transpose(np.argsort(perm)) if len(perm) == real.ndim else real
+            perm, order = self._layouts.stored.get(source, identity(real.ndim)), self._layouts.features.get(source)
+            real = real.transpose(np.argsort(perm)) if len(perm) == real.ndim else real
+            found[source] = real if order is None else real[..., np.argsort(order)]
         return found

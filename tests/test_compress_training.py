@@ -84,7 +84,7 @@ def deadly(*given):
     saves += 1
     if saves == 3:
         os.kill(parent, signal.SIGKILL)
-        signal.pause()
+        os._exit(1)
     save(*given)
 torch.save = deadly
 t.on(int(sys.argv[2]))

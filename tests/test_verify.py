@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nets import Array, Both, both, cnn, inputs_of
+from small_graphs import Builder, planned
 
 from edgekit import verify
 from edgekit.emitters import onnx_qdq, tflite
@@ -145,6 +146,17 @@ def test_inner_tensors_are_the_same_in_both_formats(net: Both) -> None:
     for name in ("r1", "p1", "c2", "r2", "scores"):
         assert one[name].shape == other[name].shape
         assert np.abs(one[name] - other[name]).max() <= 1.001 * net.plan[name].scale[0]
+
+
+def test_features_that_the_file_stores_in_another_order() -> None:
+    """A Flatten that a Gemm alone reads keeps the order of channels-last; the weights take it instead."""
+    g = Builder()
+    flat = g.node("Flatten", g.node("Relu", g.conv(g.input(1, 3, 5, 4), 3, 6)))
+    model = g.model(g.node("Gemm", flat, g.weights(10, 120), transB=1))
+    prepared, plan = planned(model, g.samples(), "int8")
+    samples = [Sample(values) for values in g.samples()]
+    found = verify.fidelity(prepared, tflite.emit(prepared, plan).data, samples, SILENT)
+    assert min(row.snr_db for row in found.tensors) > 30
 
 
 def test_verifying_on_nothing(net: Both) -> None:

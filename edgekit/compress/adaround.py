@@ -17,7 +17,7 @@ from torch import Tensor
 from edgekit.graph import Array, constant
 from edgekit.progress import Progress
 from edgekit.quant.plan import QuantPlan
-from edgekit.quant.reconstruct import Layer, every_nth, in_turn
+from edgekit.quant.reconstruct import Layer, every_nth, in_turn, least_change
 from edgekit.samples import Sample
 
 SAMPLES = 256  # that are looked at
@@ -40,8 +40,9 @@ def adaround(
     """
     inputs = every_nth(model, samples, total, SAMPLES)
 
-    def rounded(layer: Layer, *both: Sequence[Array]) -> dict[str, Array]:
-        return _rounded(layer, plan, *(_columns(layer, values) for values in both))
+    def rounded(layer: Layer, wanted: Sequence[Array], given: Sequence[Array]) -> dict[str, Array]:
+        closed, _ = least_change(layer, wanted, given, plan)
+        return _rounded(layer, plan, torch.from_numpy(closed), _columns(layer, wanted), _columns(layer, given))
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -56,8 +57,11 @@ def _columns(layer: Layer, values: Sequence[Array]) -> Tensor:
     )
 
 
-def _rounded(layer: Layer, plan: QuantPlan, wanted: Tensor, given: Tensor) -> dict[str, Array]:
-    """The constants of a layer that is to answer to ``given`` as its weights do to ``wanted``."""
+def _rounded(layer: Layer, plan: QuantPlan, closed: Tensor, wanted: Tensor, given: Tensor) -> dict[str, Array]:
+    """The constants of a layer that is to answer to ``given`` as its weights do to ``wanted``.
+
+    ``closed`` are the weights that ``reconstruct`` rounds in closed form, kept where learning finds none better.
+    """
     weights = torch.from_numpy(layer.weights.astype(np.float32))
     scales = torch.from_numpy(layer.scales(plan).astype(np.float32))[:, :, None]
     bias = torch.zeros(weights.shape[:2])
@@ -65,7 +69,9 @@ def _rounded(layer: Layer, plan: QuantPlan, wanted: Tensor, given: Tensor) -> di
         bias = torch.from_numpy(np.array(constant(layer.bias), np.float32)).reshape(weights.shape[:2])
     target = weights @ wanted + bias[:, :, None]
     limits = plan[str(layer.weight.name)].limits
-    found = _learned(weights / scales, limits, _Output(scales, bias, layer.unit.bounds, given, target))
+    output = _Output(scales, bias, layer.unit.bounds, given, target)
+    candidates = (*_learned(weights / scales, limits, output), (closed / scales).round().float())
+    found = min(candidates, key=lambda integers: float(output.error(integers)))
     error = (target - bias[:, :, None] - (found * scales) @ given).mean(2)
     return layer.constants((found.double() * scales.double()).numpy(), error.double().numpy())
 
@@ -90,8 +96,8 @@ class _Output:
         return torch.randint(self._given.shape[2], (min(BATCH, self._given.shape[2]),))
 
 
-def _learned(real: Tensor, limits: tuple[int, int], output: _Output) -> Tensor:
-    """Integers next to ``real`` weights; the nearest ones where learning gained nothing. Zeros stay."""
+def _learned(real: Tensor, limits: tuple[int, int], output: _Output) -> tuple[Tensor, Tensor]:
+    """Integers next to ``real`` weights, those that were learned and the nearest ones. Zeros stay."""
     low = real.floor()
     free = (real != low) & (low >= limits[0]) & (low < limits[1])
     start = (real - low).clamp(0.01, 0.99)
@@ -114,5 +120,4 @@ def _learned(real: Tensor, limits: tuple[int, int], output: _Output) -> Tensor:
         if done > 0 and step % PATIENCE == 0 and bool(((up - up.round()).abs() < CHOSEN).all()):
             break
     with torch.no_grad():
-        candidates = [(low + soft().round()).clamp(*limits), real.round().clamp(*limits)]
-        return min(candidates, key=lambda integers: float(output.error(integers)))
+        return (low + soft().round()).clamp(*limits), real.round().clamp(*limits)

@@ -142,7 +142,7 @@ def reconstruct(
     """
 
     def rounded(layer: Layer, wanted: Sequence[Array], given: Sequence[Array]) -> dict[str, Array]:
-        return _rounded_layer(layer, _observed(layer, wanted, given), plan)
+        return layer.constants(*least_change(layer, wanted, given, plan))
 
     return in_turn(model, plan, every_nth(model, samples, total, SAMPLES), rounded, progress, "round weights")
 
@@ -232,11 +232,12 @@ def _linear(unit: Unit, array: Array) -> Layer | None:
     return Layer(unit, weights)
 
 
-def _rounded_layer(layer: Layer, moments: _Moments, plan: QuantPlan) -> dict[str, Array]:
-    """The layer's weight, and its bias where it has one of its own that is constant."""
-    if moments.count == 0:
-        return {}
-    width = layer.weights.shape[2]
+def least_change(layer: Layer, wanted: Sequence[Array], given: Sequence[Array], plan: QuantPlan) -> tuple[Array, Array]:
+    """The weights on their grid (group, out, in) and the mean error that they leave (group, out).
+
+    ``wanted`` and ``given`` are what the layer reads in float and in integers, sample by sample.
+    """
+    moments, width = _observed(layer, wanted, given), layer.weights.shape[2]
     power = moments.power / moments.count
     mean = np.einsum("gii->g", power)[:, None, None] / width + 1e-12
     real = layer.weights
@@ -246,7 +247,7 @@ def _rounded_layer(layer: Layer, moments: _Moments, plan: QuantPlan) -> dict[str
     power += DAMPING * mean * np.eye(width)
     rounded = _rounded(real, power, layer.scales(plan), plan[str(layer.weight.name)])
     sums = np.einsum("goi,gi->go", layer.weights, moments.wanted) - np.einsum("goi,gi->go", rounded, moments.given)
-    return layer.constants(rounded, sums / moments.count)
+    return rounded, sums / moments.count
 
 
 def _rounded(weights: Array, moments: Array, scales: Array, quant: QParams) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def judge_again(
     project = load_project(config) if config is not None else None
     growth = project.growth if project else Growth()
     first = baseline is not None and not baseline.exists()
-    if tolerance is not None and (baseline is None or tolerance < 0):
+    if tolerance is not None and (baseline is None or not 0 <= tolerance < inf):
         raise InputError("--tolerance goes with --baseline, and is at least 0")
     if tolerance is not None:
         growth = replace(growth, tolerance=tolerance)

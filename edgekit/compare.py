@@ -132,7 +132,7 @@ def _totals(a: Side, b: Side) -> Iterator[Total]:
         before, after = a.audit.get(key), b.audit.get(key)
         if before is not None and after is not None:
             yield Total(name, show(before), show(after), after / before if before else None)
-    before, after = (str(len(found.audit["float_ops"])) for found in (a, b))
+    before, after = (str(len(found.audit.get("float_ops", ()))) for found in (a, b))
     yield Total("float ops", before, after)
     if a.metric and b.metric and a.metric[0] == b.metric[0]:
         yield Total(a.metric[0], text.percent(a.metric[1]), text.percent(b.metric[1]))
@@ -142,7 +142,7 @@ def _totals(a: Side, b: Side) -> Iterator[Total]:
 
 def _ops(a: Json, b: Json) -> Iterator[Change]:
     """What became of the ops, matched by name, in the order of B."""
-    before, after = ({op["name"]: op for op in found["ops"]} for found in (a, b))
+    before, after = ({op["name"]: op for op in found.get("ops", ())} for found in (a, b))
     for name, op in after.items():
         old = before.get(name)
         if old is None:
@@ -172,8 +172,8 @@ def _described(op: Json) -> str:
 
 
 def _times(a: Side, b: Side) -> Iterator[Change]:
-    """The layers of both that take longer or shorter, where one machine timed both."""
-    if a.times is None or b.times is None or place(a.times.machine) != place(b.times.machine):
+    """The layers of both that take longer or shorter, where one machine timed both in the same way."""
+    if a.times is None or b.times is None or _timed(a.times) != _timed(b.times):
         return
     least = max(SLOWER_MS, SLOWER_SHARE * min(a.times.total_ms, b.times.total_ms))
     before = a.times.by_tensor()
@@ -185,12 +185,17 @@ def _times(a: Side, b: Side) -> Iterator[Change]:
         yield Change("slower" if ms > old else "faster", name, said, ms / old if old else None)
 
 
+def _timed(times: LayerTimes) -> str:
+    """Where and how: the profilers of two runtimes do not measure alike."""
+    return f"{times.runtime}, {text.plural(times.threads, 'thread')} on {place(times.machine)}"
+
+
 def _notes(a: Side, b: Side) -> Iterator[str]:
     """Why something is not compared."""
     lacking = [side.name for side in (a, b) if side.times is None]
     if lacking:
-        yield f"no times of layers in {' and '.join(lacking)}: compare two reports to see which layers slowed"
-    elif a.times and b.times and (one := place(a.times.machine)) != (other := place(b.times.machine)):
+        yield f"no times of layers in {' and '.join(lacking)}: only reports of builds that timed them have any"
+    elif a.times and b.times and (one := _timed(a.times)) != (other := _timed(b.times)):
         yield f"the layers' times are not compared: one is of {one}, the other of {other}"
 
 

@@ -217,3 +217,10 @@ def test_nothing_to_judge_by(flags: dict[str, Any], message: str, tmp_path: Path
     with pytest.raises(InputError) as error:
         judge_again([stored(tmp_path, BARE)], None, None, flags.get("tolerance"))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
+def test_a_tolerance_is_a_number(tolerance: float, tmp_path: Path) -> None:
+    path = stored(tmp_path, BARE)
+    with pytest.raises(InputError, match="--tolerance goes with --baseline, and is at least 0"):
+        judge_again([path], None, path, tolerance)

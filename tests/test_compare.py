@@ -106,8 +106,10 @@ def test_times_of_two_machines_are_not_compared(tmp_path: Path) -> None:
     found = compare(report(tmp_path / "a", FULL), report(tmp_path / "b", replace(FULL, layer_times=elsewhere)))
     assert found.changes == ()
     assert found.notes == (
-        "the layers' times are not compared: one is of litert, 1 thread on Intel(R) Xeon(R) CPU, "
-        "the other of litert, 1 thread on Raspberry Pi 4",
+        (
+            "the layers' times are not compared: one is of litert, 1 thread on Intel(R) Xeon(R) CPU, "
+            "the other of litert, 1 thread on Raspberry Pi 4"
+        ),
     )
     for how in ({"runtime": "onnxruntime"}, {"threads": 4}):
         other = replace(FULL, layer_times=replace(FULL.layer_times, layers=slow, **how))

@@ -40,7 +40,7 @@ PAGES = {
     "same": compare_html.render(Difference("a", "b", (), (), ()), "edgekit compare a b"),
 }
 TOO_WIDE = """[...document.querySelectorAll("body, body *")]
-  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1 || (e.clientWidth && e.scrollWidth > e.clientWidth + 1))
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1 || e.clientWidth && e.scrollWidth > e.clientWidth + 1)
   .filter((e) => !e.closest(".scroll")).map((e) => e.outerHTML)"""
 
 

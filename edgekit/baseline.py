@@ -68,8 +68,14 @@ def judge_again(
 
 def held(report: Report, project: Project) -> tuple[Verdict, ...]:
     """The verdicts against the project's own baseline of the report's target; none where there is none yet."""
-    path = own(report, project)
-    return against(report, read_report(path), project.growth) if path and path.exists() else ()
+    before = earlier(str(report.target.get("name", "")), project)
+    return against(report, before, project.growth) if before else ()
+
+
+def earlier(target: str, project: Project) -> Report | None:
+    """The project's own baseline of a target; None where there is none yet. Raises InputError for a broken one."""
+    path = project.growth.path(project.folder, target)
+    return read_report(path) if path and path.exists() else None
 
 
 def own(report: Report, project: Project) -> Path | None:

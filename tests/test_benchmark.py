@@ -123,6 +123,8 @@ def test_what_goes_wrong_is_one_line(phone: Device, relu: Path, small: Path, mon
     assert failure(lambda: BinaryBench(device=phone).measure(relu, inputs="zeros"), InputError) == (
         f"zeros: {binary} takes random inputs only"
     )
+    said = failure(lambda: BinaryBench(device=phone).compare(relu, relu, inputs="zeros"), InputError)
+    assert said == f"zeros: {binary} takes random inputs only"
     assert failure(lambda: Connection(phone)) == (
         f"{binary} only times models; whatever needs their outputs takes a Python there"
     )

@@ -146,8 +146,7 @@ class BinaryBench(Bench):
         inputs: str = "random",
     ) -> Measurement:
         """Time one artifact, in several processes. Raises InputError for a file or inputs that are not the binary's."""
-        if inputs != "random":
-            raise InputError(f"{inputs}: {self.device.benchmark} takes random inputs only")
+        self._refuse(inputs)
         asked, there, before = effort(runs, seconds, PROCESSES), self._sent(path, runtime), self._state()
         found = [self._run(there, threads, asked) for _ in range(PROCESSES)]
         return self._measurement(found, threads, before)
@@ -161,6 +160,7 @@ class BinaryBench(Bench):
         self, a: Path, b: Path, threads: int = 1, runs: int = 50, seconds: float = 2.0, inputs: str = "random"
     ) -> Comparison:
         """Time two artifacts in turns, A B, B A, ..., a process each."""
+        self._refuse(inputs)
         asked, paths, before = effort(runs, seconds, COMPARED_PROCESSES), [self._sent(a), self._sent(b)], self._state()
         pairs = []
         for number in range(COMPARED_PROCESSES):
@@ -180,6 +180,11 @@ class BinaryBench(Bench):
     def clean(self) -> None:
         """Remove what is kept on the device."""
         self._shell(["sh", "-c", CLEAN, self.device.folder])
+
+    def _refuse(self, inputs: str) -> None:
+        """Raise InputError for inputs that the binary does not make itself."""
+        if inputs != "random":
+            raise InputError(f"{inputs}: {self.device.benchmark} takes random inputs only")
 
     def _sent(self, path: Path, runtime: str | None = None) -> str:
         """The path of a file on the device, sent unless it is there. Raises InputError when another runtime runs it."""

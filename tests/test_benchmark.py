@@ -16,6 +16,7 @@ from small_onnx import qdq_conv_relu
 
 from edgekit.build import build
 from edgekit.device import Device
+from edgekit.device_doctor import diagnose
 from edgekit.doctor import TRIALS
 from edgekit.errors import DeviceError, EdgekitError, InputError
 from edgekit.frontends import load_graph
@@ -207,6 +208,13 @@ def test_the_commands(phone: Device, tmp_path: Path, relu: Path) -> None:
     assert not Path(phone.folder).exists()
     config.write_text(config.read_text().replace("/benchmark_model", "/no_such_model"))
     assert edgekit("doctor", *named).exit_code == 4
+
+
+@pytest.mark.parametrize("benchmark", ["", "/data/local/tmp/benchmark_model"])
+def test_doctor_says_how_to_get_what_reaches_a_device(benchmark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    (check,) = diagnose(Device("phone", "adb", benchmark=benchmark))
+    assert (check.found, check.fix) == ("adb cannot be started: No such file or directory", "apt install adb")
 
 
 def test_whatever_a_build_times_it_times_on_the_device(phone: Device, tmp_path: Path) -> None:

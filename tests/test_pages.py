@@ -28,6 +28,7 @@ DIFFERENCE = Difference(
         Change("float", "<b>softmax</b>", "integer became float"),
     ),
     (f"no times of layers in {LONG.replace('/', '_')}model.tflite",),
+    timed=False,
 )
 PAGES = {
     "full": html.render(FULL),

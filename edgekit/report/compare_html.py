@@ -36,7 +36,7 @@ def _tiles(found: Difference) -> Html:
 
 
 def _tile(kind: str, count: int, found: Difference) -> Html:
-    if kind == "slower" and found.notes:
+    if kind == "slower" and not found.timed:
         return tile(changed.KINDS[kind], "-", "not compared")
     return tile(changed.KINDS[kind], f"{count:,}", "layer" if count == 1 else "layers")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def judge_again(
     project = load_project(config) if config is not None else None
     growth = project.growth if project else Growth()
     first = baseline is not None and not baseline.exists()
-    if tolerance is not None and (baseline is None or tolerance < 0):
+    if tolerance is not None and (baseline is None or not 0 <= tolerance < inf):
         raise InputError("--tolerance goes with --baseline, and is at least 0")
     if tolerance is not None:
         growth = replace(growth, tolerance=tolerance)
@@ -67,8 +68,14 @@ def judge_again(
 
 def held(report: Report, project: Project) -> tuple[Verdict, ...]:
     """The verdicts against the project's own baseline of the report's target; none where there is none yet."""
-    path = own(report, project)
-    return against(report, read_report(path), project.growth) if path and path.exists() else ()
+    before = earlier(str(report.target.get("name", "")), project)
+    return against(report, before, project.growth) if before else ()
+
+
+def earlier(target: str, project: Project) -> Report | None:
+    """The project's own baseline of a target; None where there is none yet. Raises InputError for a broken one."""
+    path = project.growth.path(project.folder, target)
+    return read_report(path) if path and path.exists() else None
 
 
 def own(report: Report, project: Project) -> Path | None:

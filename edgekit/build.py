@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit import compression, emit, gate, ladder, reporting
+from edgekit import baseline, compression, emit, gate, ladder, reporting
 from edgekit.built import Built, Prepared
 from edgekit.device import Device
 from edgekit.errors import ConfigError
@@ -47,8 +47,9 @@ def build(
     Raises EdgekitError (see ``edgekit.errors``); nothing is half-written, and what a killed build had finished is
     reused. Gates are judged in the reports, not raised.
     """
-    if device is not None and device.benchmark:
-        for name in targets:
+    for name in targets:
+        baseline.earlier(name, project)  # a broken one is told before the work, not after it
+        if device is not None and device.benchmark:
             refuse_unmeasured(device, project.file, asdict(project.limits(name)))
     made = prepared(project, targets, out, progress, command, device)
     work = made.work

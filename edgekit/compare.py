@@ -15,6 +15,7 @@ from edgekit.artifact import read_artifact
 from edgekit.audit import audit_file
 from edgekit.baseline import read_report
 from edgekit.contract import Contract
+from edgekit.measure import Measurement
 from edgekit.profile import LayerTimes
 from edgekit.report import text
 from edgekit.report.layers import milliseconds, place
@@ -37,7 +38,7 @@ class Side:
     scales: Mapping[str, tuple[float, int]]
     snr_db: Mapping[str, float] = field(default_factory=dict)
     metric: tuple[str, float] | None = None
-    p50_ms: float | None = None
+    latency: Measurement | None = None
     times: LayerTimes | None = None
 
 
@@ -66,7 +67,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """B in terms of A."""
+    """B in terms of A. ``timed``: whether the times of layers were compared; ``notes`` say why something was not."""
 
     a: str
     b: str
@@ -74,6 +75,7 @@ class Difference:
     contract: tuple[str, ...]
     changes: tuple[Change, ...]
     notes: tuple[str, ...] = ()
+    timed: bool = True
 
 
 def compare(a: Path, b: Path) -> Difference:
@@ -85,9 +87,14 @@ def compare(a: Path, b: Path) -> Difference:
         *_scales(before, after),
         *_noise(before, after),
     )
-    contract = tuple(before.contract.differences(after.contract))
     return Difference(
-        before.name, after.name, tuple(_totals(before, after)), contract, changes, tuple(_notes(before, after))
+        a=before.name,
+        b=after.name,
+        totals=tuple(_totals(before, after)),
+        contract=tuple(before.contract.differences(after.contract)),
+        changes=changes,
+        notes=tuple(_notes(before, after)),
+        timed=_timed_alike(before, after),
     )
 
 
@@ -112,7 +119,7 @@ def _of_report(name: str, report: Report) -> Side:
         scales,
         {tensor.name: tensor.snr_db for tensor in tensors},
         (found.metric, found.artifact_value) if found else None,
-        report.latency.p50_ms if report.latency else None,
+        report.latency,
         report.layer_times,
     )
 
@@ -132,17 +139,18 @@ def _totals(a: Side, b: Side) -> Iterator[Total]:
         before, after = a.audit.get(key), b.audit.get(key)
         if before is not None and after is not None:
             yield Total(name, show(before), show(after), after / before if before else None)
-    before, after = (str(len(found.audit["float_ops"])) for found in (a, b))
+    before, after = (str(len(found.audit.get("float_ops", ()))) for found in (a, b))
     yield Total("float ops", before, after)
     if a.metric and b.metric and a.metric[0] == b.metric[0]:
         yield Total(a.metric[0], text.percent(a.metric[1]), text.percent(b.metric[1]))
-    if a.p50_ms and b.p50_ms:
-        yield Total("latency p50", text.milliseconds(a.p50_ms), text.milliseconds(b.p50_ms), b.p50_ms / a.p50_ms)
+    if a.latency and b.latency and place(a.latency.machine) == place(b.latency.machine):
+        before, after = a.latency.p50_ms, b.latency.p50_ms
+        yield Total("latency p50", text.milliseconds(before), text.milliseconds(after), after / before)
 
 
 def _ops(a: Json, b: Json) -> Iterator[Change]:
     """What became of the ops, matched by name, in the order of B."""
-    before, after = ({op["name"]: op for op in found["ops"]} for found in (a, b))
+    before, after = ({op["name"]: op for op in found.get("ops", ())} for found in (a, b))
     for name, op in after.items():
         old = before.get(name)
         if old is None:
@@ -172,8 +180,8 @@ def _described(op: Json) -> str:
 
 
 def _times(a: Side, b: Side) -> Iterator[Change]:
-    """The layers of both that take longer or shorter, where one machine timed both."""
-    if a.times is None or b.times is None or place(a.times.machine) != place(b.times.machine):
+    """The layers of both that take longer or shorter, where one machine timed both in the same way."""
+    if a.times is None or b.times is None or not _timed_alike(a, b):
         return
     least = max(SLOWER_MS, SLOWER_SHARE * min(a.times.total_ms, b.times.total_ms))
     before = a.times.by_tensor()
@@ -185,12 +193,23 @@ def _times(a: Side, b: Side) -> Iterator[Change]:
         yield Change("slower" if ms > old else "faster", name, said, ms / old if old else None)
 
 
+def _timed_alike(a: Side, b: Side) -> bool:
+    return a.times is not None and b.times is not None and _timed(a.times) == _timed(b.times)
+
+
+def _timed(times: LayerTimes) -> str:
+    """Where and how: the profilers of two runtimes do not measure alike."""
+    return f"{times.runtime}, {text.plural(times.threads, 'thread')} on {place(times.machine)}"
+
+
 def _notes(a: Side, b: Side) -> Iterator[str]:
     """Why something is not compared."""
+    if a.latency and b.latency and (one := place(a.latency.machine)) != (other := place(b.latency.machine)):
+        yield f"the latencies are not compared: one is of {one}, the other of {other}"
     lacking = [side.name for side in (a, b) if side.times is None]
     if lacking:
-        yield f"no times of layers in {' and '.join(lacking)}: compare two reports to see which layers slowed"
-    elif a.times and b.times and (one := place(a.times.machine)) != (other := place(b.times.machine)):
+        yield f"no times of layers in {' and '.join(lacking)}: only reports of builds that timed them have any"
+    elif a.times and b.times and (one := _timed(a.times)) != (other := _timed(b.times)):
         yield f"the layers' times are not compared: one is of {one}, the other of {other}"
 
 

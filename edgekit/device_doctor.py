@@ -32,7 +32,7 @@ def diagnose(device: Device, clean: bool = False) -> tuple[Check, ...]:
             runtimes = [_runtime(connection, name, install) for name, _, install in RUNTIMES]
             kept = _kept(connection, clean)
     except DeviceError as error:
-        return (Check("device", device.name, MISSING, _said(device, error)),)
+        return (Check("device", device.name, MISSING, *_told(device, error)),)
     if any(check.status == OK for check in runtimes):
         runtimes = [check if check.status == OK else replace(check, status=WARNING) for check in runtimes]
     return (*checks, *runtimes, kept)
@@ -47,7 +47,7 @@ def _binary(bench: BinaryBench, clean: bool) -> tuple[Check, ...]:
         if clean:
             bench.clean()
     except DeviceError as error:
-        return (Check("device", device.name, MISSING, _said(device, error)),)
+        return (Check("device", device.name, MISSING, *_told(device, error)),)
     said = f"{device.benchmark} timed a model: {text.milliseconds(found.p50_ms)}; it gives no outputs to verify"
     reached = Check("device", device.name, OK, f"reached by {device.transport}, keeps files in {device.folder}")
     return reached, *_speed(found.before), Check("runtimes", runtime, OK, said)
@@ -62,9 +62,10 @@ def _trial(runtime: str) -> Iterator[Path]:
         yield path
 
 
-def _said(device: Device, error: EdgekitError) -> str:
-    """An error without what stands beside it anyway."""
-    return str(error).removeprefix(f"device {device.name}: ").partition("; install it")[0]
+def _told(device: Device, error: EdgekitError) -> tuple[str, str]:
+    """An error without what stands beside it anyway, and the command that it says to install with."""
+    said, _, fix = str(error).removeprefix(f"device {device.name}: ").partition("; install it: ")
+    return said, fix
 
 
 def _reached(connection: Connection) -> Iterator[Check]:
@@ -82,7 +83,7 @@ def _machine(connection: Connection) -> Iterator[Check]:
         found = connection.ask({"do": "facts"})
     except DeviceError as error:
         yield Check(
-            "packages", "numpy", MISSING, _said(connection.device, error), _there(connection, "pip install numpy")
+            "packages", "numpy", MISSING, _told(connection.device, error)[0], _there(connection, "pip install numpy")
         )
         return
     machine, state = found["machine"], found["state"]
@@ -108,7 +109,7 @@ def _runtime(connection: Connection, name: str, install: str) -> Check:
         with _trial(name) as path, connection.model(path, name) as model:
             (result,) = model.run({"x": np.array([[[-1.0, 2.0]]], np.float32)}).values()
     except (DeviceError, ModelError) as error:
-        return Check("runtimes", name, MISSING, _said(connection.device, error), _there(connection, install))
+        return Check("runtimes", name, MISSING, _told(connection.device, error)[0], _there(connection, install))
     right = result.tolist() == [[[0.0, 2.0]]]
     said = "ran a model" if right else f"Relu of [-1, 2] came out as {result.tolist()}, not [0, 2]"
     fix = "" if right else _there(connection, f"{install} --force-reinstall")

@@ -28,6 +28,8 @@ def prepare_folder(path: Path) -> Path:
 
 def write(path: Path, data: bytes | str) -> Path:
     """Write a file whole or not at all. Raises OutputError with the system's reason."""
+    if not path.name:
+        raise OutputError(f"{path}: cannot be written: Is a directory")
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         beside.write_bytes(data.encode() if isinstance(data, str) else data)

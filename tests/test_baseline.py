@@ -16,10 +16,11 @@ else:
     import tomli as tomllib
 
 from edgekit.baseline import against, judge_again, recorded_limits
+from edgekit.build import build
 from edgekit.errors import InputError
 from edgekit.gate import GATES
 from edgekit.growth import DIFFERENCES, SHARES, Growth
-from edgekit.project import Limits, Project, parse_project
+from edgekit.project import Limits, Project, load_project, parse_project
 from edgekit.report import json
 from edgekit.report.model import Instructions, Report
 
@@ -175,6 +176,16 @@ def test_a_baseline_is_found_by_the_name_of_the_target(tmp_path: Path) -> None:
     assert "baseline size" in {verdict.gate for verdict in report.gates}
 
 
+def test_a_broken_baseline_is_told_before_the_build_starts(tmp_path: Path) -> None:
+    config, kept = tmp_path / "edgekit.toml", tmp_path / "kept" / "raspberry-pi-4-litert.json"
+    config.write_text('[model]\nsource = "no such.onnx"\n[baseline]\nfolder = "kept"\n')
+    kept.parent.mkdir()
+    kept.write_text("broken")
+    with pytest.raises(InputError, match=r"kept/raspberry-pi-4-litert\.json: not a report"):
+        build(load_project(config), ["raspberry-pi-4-litert"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def stored(folder: Path, report: Report) -> Path:
     """The report as a file."""
     folder.mkdir(exist_ok=True)
@@ -217,3 +228,10 @@ def test_nothing_to_judge_by(flags: dict[str, Any], message: str, tmp_path: Path
     with pytest.raises(InputError) as error:
         judge_again([stored(tmp_path, BARE)], None, None, flags.get("tolerance"))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
+def test_a_tolerance_is_a_number(tolerance: float, tmp_path: Path) -> None:
+    path = stored(tmp_path, BARE)
+    with pytest.raises(InputError, match="--tolerance goes with --baseline, and is at least 0"):
+        judge_again([path], None, path, tolerance)

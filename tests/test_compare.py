@@ -106,13 +106,35 @@ def test_times_of_two_machines_are_not_compared(tmp_path: Path) -> None:
     found = compare(report(tmp_path / "a", FULL), report(tmp_path / "b", replace(FULL, layer_times=elsewhere)))
     assert found.changes == ()
     assert found.notes == (
-        "the layers' times are not compared: one is of Intel(R) Xeon(R) CPU, the other of Raspberry Pi 4",
+        (
+            "the layers' times are not compared: one is of litert, 1 thread on Intel(R) Xeon(R) CPU, "
+            "the other of litert, 1 thread on Raspberry Pi 4"
+        ),
     )
+    for how in ({"runtime": "onnxruntime"}, {"threads": 4}):
+        other = replace(FULL, layer_times=replace(FULL.layer_times, layers=slow, **how))
+        found = compare(tmp_path / "a", report(tmp_path / f"{list(how)}", other))
+        assert found.changes == () and len(found.notes) == 1 and not found.timed
     here = replace(FULL, layer_times=replace(FULL.layer_times, layers=slow))
     found = compare(tmp_path / "a", report(tmp_path / "c", here))
     assert {change.kind for change in found.changes} == {"slower"} and found.notes == ()
     bare = compare(tmp_path / "a", report(tmp_path / "d", replace(FULL, layer_times=None)))
     assert "no times of layers in" in bare.notes[0] and bare.changes == ()
+
+
+def test_latencies_of_two_machines_are_not_compared(tmp_path: Path) -> None:
+    assert FULL.latency is not None
+    there = replace(FULL, latency=replace(FULL.latency, machine={"board": "Raspberry Pi 4"}))
+    found = compare(report(tmp_path / "a", FULL), report(tmp_path / "b", there))
+    assert "latency p50" not in {total.name for total in found.totals}
+    said = "the latencies are not compared: one is of Intel(R) Xeon(R) CPU, the other of Raspberry Pi 4"
+    assert found.notes == (said,) and found.timed
+
+
+def test_a_report_without_an_audit_is_compared_by_what_it_has(tmp_path: Path) -> None:
+    found = compare(report(tmp_path / "a", replace(FULL, audit={})), report(tmp_path / "b", FULL))
+    assert {kind for kind, _ in kinds(found)} == {"new"}
+    assert "size" not in {total.name for total in found.totals}
 
 
 def test_the_page_tells_the_same(tmp_path: Path) -> None:

@@ -46,6 +46,12 @@ def test_write_and_overwrite(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["plan.json"]
 
 
+@pytest.mark.parametrize("path", ["", "."])
+def test_a_path_without_a_name_is_a_folder(path: str) -> None:
+    with pytest.raises(OutputError, match=r"^\.: cannot be written: Is a directory$"):
+        write(Path(path), b"")
+
+
 def test_a_kill_just_before_the_end_leaves_the_old_file(tmp_path: Path) -> None:
     path = write(tmp_path / "model.onnx", b"old")
     assert start(DIES, path).wait(30) == -signal.SIGKILL

@@ -232,6 +232,8 @@ def changed(**changes: Any) -> str:
         (changed(contract={}), "contract.inputs: missing"),
         (changed(contract={"inputs": [{"name": 1}]}), "contract.inputs[0].name: found int 1, str is needed"),
         (changed(audit={"ops": [{"name": "a", "op": "b"}]}), "audit.ops[0].kind: missing"),
+        (changed(audit={"macs": "many"}), "audit.macs: found str 'many', int is needed"),
+        (changed(audit={"float_ops": 3}), "audit.float_ops: found int 3, an array is needed"),
         (changed(audit={"ops": [3]}), "audit.ops[0]: found int 3, an object is needed"),
         (changed(warnings=["x" * 80, 5]), "warnings[1]: found int 5, str is needed"),
     ],

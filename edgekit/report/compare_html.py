@@ -32,10 +32,12 @@ def _header(found: Difference) -> Html:
 def _tiles(found: Difference) -> Html:
     """How many layers changed for the worse, or silently."""
     kinds = [one.kind for one in found.changes]
-    return el("div", [_tile(kind, kinds.count(kind)) for kind in TILES], class_="tiles")
+    return el("div", [_tile(kind, kinds.count(kind), found) for kind in TILES], class_="tiles")
 
 
-def _tile(kind: str, count: int) -> Html:
+def _tile(kind: str, count: int, found: Difference) -> Html:
+    if kind == "slower" and not found.timed:
+        return tile(changed.KINDS[kind], "-", "not compared")
     return tile(changed.KINDS[kind], f"{count:,}", "layer" if count == 1 else "layers")
 
 
@@ -45,8 +47,13 @@ def _totals(totals: Sequence[Total]) -> Html:
         for total in totals
         if total.ratio is not None
     ]
-    plain = [(total.name, f"{total.before} became {total.after}") for total in totals if total.ratio is None]
+    plain = [(total.name, _became(total)) for total in totals if total.ratio is None]
     return section("Totals", key("before", "after"), el("div", barred, class_="compare"), facts(plain))
+
+
+def _became(total: Total) -> str:
+    same = total.before == total.after
+    return f"{total.after}, no change" if same else f"{total.before} became {total.after}"
 
 
 def _times(ratio: float) -> str:

@@ -192,6 +192,20 @@ class Stage:
     cached: bool = False
 
 
+@dataclass(frozen=True)
+class AuditTotals:
+    """What gates and comparisons read of an audit besides its ops, so that it is checked where a report is read."""
+
+    file_bytes: int | None = None
+    weight_bytes: int | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    moved_bytes: int | None = None
+    arena_bytes: int | None = None
+    float_ops: tuple[str, ...] = ()
+    transposes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """One artifact for one target. ``audit``, ``contract`` and ``target`` are those parts' own JSON.
@@ -244,6 +258,7 @@ class Report:
             raise InputError(f"{where}:schema: found {found}, this edgekit reads schema {SCHEMA}")
         report = decode(cls, value, where)
         decode(Contract, report.contract, f"{where}:contract")
+        decode(AuditTotals, report.audit, f"{where}:audit")
         for index, op in enumerate(report.audit.get("ops", ())):
             decode(AuditedOp, op, f"{where}:audit.ops[{index}]")
         return report

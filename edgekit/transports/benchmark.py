@@ -34,13 +34,13 @@ from edgekit.measure import (
 from edgekit.runtimes import read, runtime_for
 from edgekit.transports import last_line, transport_of
 
-NUMBER = r"([\d.e+]+)"
+NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 FOLDER = 'mkdir -p "$0" && cd "$0" && pwd'
 SEND = 'cat > "$0.part" && mv "$0.part" "$0" || { rm -f "$0.part"; exit 1; }'
 CLEAN = 'rm -f "$0"/' + "[0-9a-f]" * 32 + '.*; rmdir "$0" 2> /dev/null || true'
 STATE = "for f in /proc/loadavg {cpu}/scaling_governor {cpu}/scaling_cur_freq {heat}/temp; do cat $f || echo; done"
 STATE = STATE.format(cpu="/sys/devices/system/cpu/cpu0/cpufreq", heat="/sys/class/thermal/thermal_zone0")
-MACHINE = "uname -m; uname -sr; nproc; getprop ro.product.model || echo"
+MACHINE = "uname -m; uname -sr; nproc --all; getprop ro.product.model || echo"
 SECONDS = 60.0  # for a command that is done at once
 BYTES_PER_SECOND = 50_000  # what a slow connection can do
 
@@ -69,7 +69,7 @@ def _litert_arguments(path: str, threads: int, asked: Mapping[str, Any]) -> list
 
 def _litert(said: str) -> Run:
     """Times are in us there. p90 and p99 are not printed: a 95th percentile is neither."""
-    warm, timed = (dict(re.findall(rf"(\w+)={NUMBER}", line)) for line in _lines(said, r"count=\d+ .*", 2))
+    warm, timed = (dict(re.findall(rf"(\w+)={NUMBER}\b", line)) for line in _lines(said, r"count=\d+ .*", 2))
     (timings,) = _lines(said, "Inference timings in us: .*", 1)
     memory = re.search(rf"Memory footprint delta .*overall={NUMBER}", said)
     if "median" not in timed:
@@ -110,7 +110,8 @@ def _onnxruntime(said: str) -> Run:
 def _lines(said: str, pattern: str, count: int) -> list[str]:
     found = re.findall(pattern, said)
     if len(found) < count:
-        raise DeviceError(f"what it prints has no {pattern.partition('(')[0]!r}: {last_line(said) or 'nothing'}")
+        label = re.split(r"[\\(.]", pattern)[0].strip()
+        raise DeviceError(f"what it prints has no {label!r}: {last_line(said) or 'nothing'}")
     return found[:count]
 
 
@@ -145,8 +146,7 @@ class BinaryBench(Bench):
         inputs: str = "random",
     ) -> Measurement:
         """Time one artifact, in several processes. Raises InputError for a file or inputs that are not the binary's."""
-        if inputs != "random":
-            raise InputError(f"{inputs}: {self.device.benchmark} takes random inputs only")
+        self._refuse(inputs)
         asked, there, before = effort(runs, seconds, PROCESSES), self._sent(path, runtime), self._state()
         found = [self._run(there, threads, asked) for _ in range(PROCESSES)]
         return self._measurement(found, threads, before)
@@ -160,6 +160,7 @@ class BinaryBench(Bench):
         self, a: Path, b: Path, threads: int = 1, runs: int = 50, seconds: float = 2.0, inputs: str = "random"
     ) -> Comparison:
         """Time two artifacts in turns, A B, B A, ..., a process each."""
+        self._refuse(inputs)
         asked, paths, before = effort(runs, seconds, COMPARED_PROCESSES), [self._sent(a), self._sent(b)], self._state()
         pairs = []
         for number in range(COMPARED_PROCESSES):
@@ -180,6 +181,11 @@ class BinaryBench(Bench):
         """Remove what is kept on the device."""
         self._shell(["sh", "-c", CLEAN, self.device.folder])
 
+    def _refuse(self, inputs: str) -> None:
+        """Raise InputError for inputs that the binary does not make itself."""
+        if inputs != "random":
+            raise InputError(f"{inputs}: {self.device.benchmark} takes random inputs only")
+
     def _sent(self, path: Path, runtime: str | None = None) -> str:
         """The path of a file on the device, sent unless it is there. Raises InputError when another runtime runs it."""
         wanted, device = runtime or runtime_for(path), self.device
@@ -195,12 +201,16 @@ class BinaryBench(Bench):
     def _run(self, there: str, threads: int, asked: Mapping[str, Any]) -> Run:
         device = self.device
         pinned = ["taskset", f"{sum(1 << cpu for cpu in device.cpus):x}"] if device.cpus else []
-        command = [*pinned, device.benchmark, *tool_of(self.device).arguments(there, threads, asked)]
+        command = [*pinned, device.benchmark, *tool_of(device).arguments(there, threads, asked)]
         said = self._shell(command, seconds=patience(asked))
         try:
-            return tool_of(self.device).read(said)
-        except DeviceError as error:
-            raise DeviceError(f"device {device.name}: {device.benchmark}: {error}") from None
+            found = tool_of(device).read(said)
+        except (DeviceError, KeyError) as error:
+            why = f"what it prints has no {error}" if isinstance(error, KeyError) else error
+            raise DeviceError(f"device {device.name}: {device.benchmark}: {why}") from None
+        if not found["p50_ms"]:
+            raise DeviceError(f"device {device.name}: {device.benchmark}: it tells a median of 0")
+        return found
 
     def _state(self) -> dict[str, Any]:
         """What may change meanwhile, and what it is; None where the device does not say."""

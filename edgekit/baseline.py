@@ -98,8 +98,13 @@ def read_report(path: Path) -> Report:
 
 
 def against(report: Report, baseline: Report, growth: Growth | None = None) -> tuple[Verdict, ...]:
-    """A verdict for the contract, and for every gate that ``growth`` (by default that of no project) lets judge."""
-    growth = growth or Growth()
+    """A verdict for the contract, and for every gate that ``growth`` (by default that of no project) lets judge.
+
+    Raises InputError where the two are of different targets.
+    """
+    growth, (mine, other) = growth or Growth(), (str(each.target.get("name", "")) for each in (report, baseline))
+    if mine != other:
+        raise InputError(f"the baseline is one of target {other}, the report one of {mine}")
     found = [_contract(report, baseline)]
     for gate in GATES:
         allowed = growth.allowed(gate.name)

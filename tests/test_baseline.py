@@ -52,6 +52,12 @@ def test_nothing_changed() -> None:
     }
 
 
+def test_a_baseline_of_another_target_is_none() -> None:
+    other = replace(FULL, target={**FULL.target, "name": "linux-x86_64-onnxruntime"})
+    with pytest.raises(InputError, match="the baseline is one of target linux-x86_64-onnxruntime, the report one of "):
+        against(FULL, other)
+
+
 def test_costs_that_the_bytes_tell_may_not_grow() -> None:
     grown = replace(FULL, audit={**FULL.audit, "moved_bytes": 102, "arena_bytes": 64})
     found = verdicts(grown, replace(FULL, audit={**FULL.audit, "moved_bytes": 100, "arena_bytes": 64}))

@@ -37,6 +37,7 @@ PLAIN: tuple[Pass, ...] = (
     constants.remove_unused,
     einsum.spell_out_einsum,
     pooling.spell_out_pools,
+    pooling.pad_before_means,
     blocks.join_blocks,
     known.refuse_unknown,
     recurrent.plain_recurrences,

@@ -29,6 +29,29 @@ def spell_out_pools(model: ir.Model) -> bool:
     return changed
 
 
+def pad_before_means(model: ir.Model) -> bool:
+    """Padding that a mean counts, while its windows may reach beyond -> a Pad before it.
+
+    Ensures: no AveragePool that rounds up counts padding. ONNX Runtime's integer kernel would count what lies beyond.
+    """
+    changed = False
+    for node in model.graph:
+        attrs = attributes(node)
+        counts = node.op_type == "AveragePool" and attrs.get("ceil_mode", 0) and attrs.get("count_include_pad", 0)
+        if not counts or attrs.get("auto_pad", "NOTSET") != "NOTSET":
+            continue
+        writer, pads = _Writer(model.graph, node), np.reshape(attrs.get("pads") or (), (2, -1)).astype(np.int64)
+        if pads.any():
+            size = shape_of(writer.source)
+            amounts = np.pad(pads, [(0, 0), (2, 0)])
+            padded = writer.add("Pad", [writer.source, writer.constant(amounts.reshape(-1))], size + amounts.sum(0))
+            node.replace_input_with(0, padded)
+            del node.attributes["pads"]
+        del node.attributes["count_include_pad"]
+        changed = True
+    return changed
+
+
 class _Writer(Writer):
     """Adds nodes before one of these."""
 

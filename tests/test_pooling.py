@@ -65,3 +65,9 @@ def test_a_mean_that_counts_padding_does_not_count_what_lies_beyond(more: dict[s
     counts = {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1, **more}
     found = quantized(g.model(g.node("AveragePool", x, **counts)), g.samples())
     assert min(found.snr("onnx"), found.snr("tflite")) > 25
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_a_window_that_begins_in_the_padding_is_refused(op: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"{op}: with ceil_mode its last window begins in the padding"):
+        ops(op, (1, C, 9, 9), kernel_shape=[2, 2], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1)

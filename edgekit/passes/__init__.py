@@ -36,6 +36,7 @@ PLAIN: tuple[Pass, ...] = (
     attention.plain_masks,
     constants.remove_unused,
     einsum.spell_out_einsum,
+    pooling.refuse_outer_windows,
     pooling.spell_out_pools,
     pooling.pad_before_means,
     blocks.join_blocks,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgekit.errors import UnsupportedError
 from edgekit.graph import attributes, shape_of
 from edgekit.passes.rewrite import Writer, drop, put_in_place
 
@@ -29,10 +30,27 @@ def spell_out_pools(model: ir.Model) -> bool:
     return changed
 
 
+def refuse_outer_windows(model: ir.Model) -> bool:
+    """Refuses a pool that rounds up to a window that begins beyond its input: runtimes leave that one out."""
+    problems = []
+    for node in model.graph:
+        attrs = attributes(node)
+        if node.op_type in ("MaxPool", "AveragePool", "LpPool") and attrs.get("ceil_mode", 0) and node.inputs[0]:
+            axes = zip(shape_of(node.inputs[0])[2:], shape_of(node.outputs[0])[2:], _axes(attrs), strict=True)
+            if any((out - 1) * stride >= size + begin for size, out, (_, stride, _, begin, _) in axes):
+                problems.append(
+                    f"node {node.name}: {node.op_type}: with ceil_mode its last window begins in the padding"
+                )
+    if problems:
+        raise UnsupportedError(problems)
+    return False
+
+
 def pad_before_means(model: ir.Model) -> bool:
     """Padding that a mean counts, while its windows may reach beyond -> a Pad before it.
 
-    Ensures: no AveragePool that rounds up counts padding. ONNX Runtime's integer kernel would count what lies beyond.
+    ONNX Runtime's integer kernel would count what lies beyond. It is not done where a window that begins in the
+    padding was left out: behind a Pad it would be one more.
     """
     changed = False
     for node in model.graph:
@@ -44,6 +62,9 @@ def pad_before_means(model: ir.Model) -> bool:
         if pads.any():
             size = shape_of(writer.source)
             amounts = np.pad(pads, [(0, 0), (2, 0)])
+            along = zip((size + amounts.sum(0))[2:], shape_of(node.outputs[0])[2:], _axes(attrs), strict=True)
+            if any((out - 1) * stride < n - (kernel - 1) * apart - 1 for n, out, (kernel, stride, apart, *_) in along):
+                continue
             padded = writer.add("Pad", [writer.source, writer.constant(amounts.reshape(-1))], size + amounts.sum(0))
             node.replace_input_with(0, padded)
             del node.attributes["pads"]

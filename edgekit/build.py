@@ -83,11 +83,10 @@ def prepared(
         graph, given = lifted.graph, lifted.given
     work.config = config = emit.resolved(graph, project.quantization, str(project.file))
     work.precisions = precisions = {t: emit.precision_of(graph, t, config.precision) for t in profiles}
-    if config.int16_nodes and any(step.method.name == "quantize-aware" for step in work.compress_steps):
-        raise ConfigError(f"{project.file}:quantization.int16_nodes: quantize-aware trains for 8 bits in all layers")
-    emit.refuse_unsupported(graph, precisions, config, given)
+    _refuse_retrained(work)
     if given and (config.int16_nodes or set(precisions.values()) != {"int8"}):
         raise ConfigError("the model is quantized to int8 already; another precision needs the float model")
+    emit.refuse_unsupported(graph, precisions, config, given)
     work.warnings += emit.unasked(precisions, config.precision)
     calibrated = work.wants_ranges or bool(project.calibration.data)
     work.open(graph, calibrated)
@@ -125,6 +124,19 @@ def _profile(project: Project, name: str) -> Target:
         said = f"{project.file}:model.inputs: artifact_layout {' and '.join(sorted(asked))}"
         raise ConfigError(f"{said}: all inputs of {target.name} are {target.input_layout}")
     return replace(target, input_layout=asked.pop())
+
+
+def _refuse_retrained(work: Work) -> None:
+    """Raises ConfigError for what would change the plan that quantize-aware training ends in."""
+    if not any(step.method.plans for step in work.compress_steps):
+        return
+    if work.config.int16_nodes:
+        raise ConfigError(
+            f"{work.project.file}:quantization.int16_nodes: quantize-aware trains for 8 bits in all layers"
+        )
+    if work.project.calibration.method == "auto":
+        said = "auto cannot change the scales that quantize-aware in [[compress]] trains"
+        raise ConfigError(f"{work.project.file}:calibration.method: {said}; name the data as calibration.training")
 
 
 def _known_gates(project: Project) -> None:

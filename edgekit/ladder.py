@@ -41,6 +41,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {  # what a rung changes of [calibration
     "adaround": {**EQUAL, "rounding": "adaround"},
 }
 LEAST_GAIN = 0.5  # dB, for which more layers are lifted
+PATIENCE = 2  # trials in a row that may win too little: noise of one layer hides behind another's, or another output's
 SPLIT = "outputs in parts"
 MIXED, TRAINED = "mixed", "quantize-aware training"
 TRAINING = {"method": "quantize-aware", "epochs": 5, "rate": 0.005}
@@ -181,12 +182,13 @@ class _Climb:
     def _fewest(self, base: _Trial, to: str, order: Sequence[lifting.Candidate]) -> _Trial | None:
         """Twice as many until the gates hold or little is left to gain, then fewer; in float never all."""
         fails, holds, count, most = 0, 0, 1, len(order) - (to == lifting.FLOAT)
-        best, before, pays = None, base, True
-        while not holds and fails < most and pays:
+        best, before, poor = None, base, 0
+        while not holds and fails < most and poor < PATIENCE and (not fails or order[fails].gain_db > LEAST_GAIN):
             trial = self._lifted(base, to, order[:count])
             best = trial if trial and trial.holds else best
             if trial:
-                pays, before = _pays(order[fails:], count - fails, trial.snr_db - before.snr_db), trial
+                poor = 0 if _pays(order[fails:], count - fails, trial.snr_db - before.snr_db) else poor + 1
+                before = trial
             fails, holds, count = (fails, count, count) if best else (count, 0, min(2 * count, most))
         while holds - fails > 1:
             middle = (holds + fails) // 2
@@ -253,9 +255,9 @@ class _Climb:
 
 
 def _pays(order: Sequence[lifting.Candidate], count: int, won: float) -> bool:
-    """Whether to lift more: much is left to win, and the first ``count`` won (dB) half of what they should."""
+    """Whether the first ``count`` won (dB) half of what they should."""
     left = order[count].gain_db if count < len(order) else 0.0
-    return left > LEAST_GAIN and won > min(LEAST_GAIN, (order[0].gain_db - left) / 2)
+    return won > min(LEAST_GAIN, (order[0].gain_db - left) / 2)
 
 
 def _rung(name: str, built: Built, holds: bool, seconds: float) -> Rung:

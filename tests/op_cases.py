@@ -51,6 +51,7 @@ ACTIVATIONS = [
     unary("Relu")(),
     Case("Clip", lambda g, x: g.node("Clip", x, g.const(0.0), g.const(6.0)), "relu6"),
     Case("Clip", lambda g, x: g.node("Clip", x, g.const(-0.7), g.const(0.9)), "both"),
+    Case("Clip", lambda g, x: g.node("Clip", x, g.const(-1.0), g.const(1.0)), "relu-n1-to-1"),
     Case("Clip", lambda g, x: g.node("Clip", x, g.const(0.5)), "above-zero"),
     Case("Clip", lambda g, x: g.node("Clip", x, "", g.const(0.5)), "below"),
     unary("LeakyRelu", alpha=0.1)(),

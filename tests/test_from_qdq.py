@@ -15,7 +15,7 @@ from small_graphs import Builder
 
 from edgekit.build import build
 from edgekit.emitters import onnx_qdq, tflite, tflite_bytes
-from edgekit.errors import UnsupportedError
+from edgekit.errors import ConfigError, UnsupportedError
 from edgekit.frontends import Loaded, load_graph, load_source
 from edgekit.graph import constant
 from edgekit.passes import prepare
@@ -262,6 +262,12 @@ def qdq(tmp_path: Path, **changes: Any) -> Path:
         nodes[1] = node("DequantizeLinear", ["xq", "fed", "z"], ["xr"], name="dequantize")
         ends[0].append(port("fed", []))
     return save(tmp_path / "net.onnx", nodes, ends, held, changes.get("opset", 21))
+
+
+@pytest.mark.parametrize("more", [{"quantization.precision": "int16x8"}, {"quantization.int16_nodes": ["MatMul"]}])
+def test_integers_of_eight_bits_become_no_others(tmp_path: Path, more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="quantized to int8 already; another precision needs the float model"):
+        built(qdq(tmp_path), [{"x": np.ones((1, 4), np.float32)}] * 4, **more)
 
 
 @pytest.mark.parametrize("opset", [10, 11, 12, 13, 19, 21])

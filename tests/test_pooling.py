@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from op_cases import C, H, W
-from small_graphs import Builder, floating
+from small_graphs import Builder, floating, quantized
 
 from edgekit.errors import UnsupportedError
 from edgekit.passes import prepare
@@ -56,3 +56,18 @@ def test_what_is_refused(op: str, shape: tuple[int, ...], line: str) -> None:
         out = g.node("Resize", x, "", g.const([1.0, 1.0, 2.0]), mode="linear")
     with pytest.raises(UnsupportedError, match=line):
         floating(g.model(out), g.samples(1))
+
+
+@pytest.mark.parametrize("more", [{}, {"pads": [1, 1, 1, 1]}])
+def test_a_mean_that_counts_padding_does_not_count_what_lies_beyond(more: dict[str, Any]) -> None:
+    g = Builder()
+    x = g.conv(g.input(1, C, 10, 10), C, C)
+    counts = {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1, **more}
+    found = quantized(g.model(g.node("AveragePool", x, **counts)), g.samples())
+    assert min(found.snr("onnx"), found.snr("tflite")) > 25
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_a_window_that_begins_in_the_padding_is_refused(op: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"{op}: with ceil_mode its last window begins in the padding"):
+        ops(op, (1, C, 9, 9), kernel_shape=[2, 2], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1)

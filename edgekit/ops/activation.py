@@ -38,7 +38,8 @@ def clip(tfl: Tfl, input: Operand, min: Operand | None = None, max: Operand | No
 def _clip(tfl: Tfl, source: Operand, low: float, high: float) -> None:
     known = {(0.0, math.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}.get((low, high))
     slow = tfl.delegated and tfl.out.dtype == "int8"  # XNNPACK has these as a part of others alone
-    if known is not None and not slow and (tfl.quantized or tfl.out.dtype == "float32"):
+    integer = tfl.quantized and known != "RELU_N1_TO_1"  # LiteRT has that one in float alone
+    if known is not None and not slow and (integer or tfl.out.dtype == "float32"):
         tfl.add(known, [source])
     else:
         tfl.clamp(source, low, high, tfl.out)

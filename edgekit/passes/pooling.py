@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgekit.errors import UnsupportedError
 from edgekit.graph import attributes, shape_of
 from edgekit.passes.rewrite import Writer, drop, put_in_place
 
@@ -25,6 +26,49 @@ def spell_out_pools(model: ir.Model) -> bool:
     for node in [n for n in graph if n.op_type in ways]:
         put_in_place(graph, node.outputs[0], ways[node.op_type](_Writer(graph, node), node))
         drop(graph, node)
+        changed = True
+    return changed
+
+
+def refuse_outer_windows(model: ir.Model) -> bool:
+    """Refuses a pool that rounds up to a window that begins beyond its input: runtimes leave that one out."""
+    problems = []
+    for node in model.graph:
+        attrs = attributes(node)
+        if node.op_type in ("MaxPool", "AveragePool", "LpPool") and attrs.get("ceil_mode", 0) and node.inputs[0]:
+            axes = zip(shape_of(node.inputs[0])[2:], shape_of(node.outputs[0])[2:], _axes(attrs), strict=True)
+            if any((out - 1) * stride >= size + begin for size, out, (_, stride, _, begin, _) in axes):
+                problems.append(
+                    f"node {node.name}: {node.op_type}: with ceil_mode its last window begins in the padding"
+                )
+    if problems:
+        raise UnsupportedError(problems)
+    return False
+
+
+def pad_before_means(model: ir.Model) -> bool:
+    """Padding that a mean counts, while its windows may reach beyond -> a Pad before it.
+
+    ONNX Runtime's integer kernel would count what lies beyond. It is not done where a window that begins in the
+    padding was left out: behind a Pad it would be one more.
+    """
+    changed = False
+    for node in model.graph:
+        attrs = attributes(node)
+        counts = node.op_type == "AveragePool" and attrs.get("ceil_mode", 0) and attrs.get("count_include_pad", 0)
+        if not counts or attrs.get("auto_pad", "NOTSET") != "NOTSET":
+            continue
+        writer, pads = _Writer(model.graph, node), np.reshape(attrs.get("pads") or (), (2, -1)).astype(np.int64)
+        if pads.any():
+            size = shape_of(writer.source)
+            amounts = np.pad(pads, [(0, 0), (2, 0)])
+            along = zip((size + amounts.sum(0))[2:], shape_of(node.outputs[0])[2:], _axes(attrs), strict=True)
+            if any((out - 1) * stride < n - (kernel - 1) * apart - 1 for n, out, (kernel, stride, apart, *_) in along):
+                continue
+            padded = writer.add("Pad", [writer.source, writer.constant(amounts.reshape(-1))], size + amounts.sum(0))
+            node.replace_input_with(0, padded)
+            del node.attributes["pads"]
+        del node.attributes["count_include_pad"]
         changed = True
     return changed
 

@@ -24,6 +24,7 @@ SAMPLES = 256  # that are looked at
 COLUMNS = 8192  # input vectors of a layer, over all samples
 FEWEST = 16  # and at least of each sample
 STEPS, BATCH, RATE = 1000, 512, 0.01
+LEARNED = 0.75  # share of the input vectors; by the others it is seen whether that helps
 WARM = 0.2  # share of the steps without the penalty
 HARDENS = (20.0, 2.0)  # its exponent, from and to
 PENALTY = 0.01  # of what a layer's output varies
@@ -60,7 +61,8 @@ def _columns(layer: Layer, values: Sequence[Array]) -> Tensor:
 def _rounded(layer: Layer, plan: QuantPlan, closed: Tensor, wanted: Tensor, given: Tensor) -> dict[str, Array]:
     """The constants of a layer that is to answer to ``given`` as its weights do to ``wanted``.
 
-    ``closed`` are the weights that ``reconstruct`` rounds in closed form, kept where learning finds none better.
+    ``closed`` are the weights that ``reconstruct`` rounds in closed form, kept where what was learned is no better on
+    input vectors that it was not learned from.
     """
     weights = torch.from_numpy(layer.weights.astype(np.float32))
     scales = torch.from_numpy(layer.scales(plan).astype(np.float32))[:, :, None]
@@ -71,7 +73,7 @@ def _rounded(layer: Layer, plan: QuantPlan, closed: Tensor, wanted: Tensor, give
     limits = plan[str(layer.weight.name)].limits
     output = _Output(scales, bias, layer.unit.bounds, given, target)
     candidates = (*_learned(weights / scales, limits, output), (closed / scales).round().float())
-    found = min(candidates, key=lambda integers: float(output.error(integers)))
+    found = min(candidates, key=lambda integers: float(output.error(integers, output.kept)))
     error = (target - bias[:, :, None] - (found * scales) @ given).mean(2)
     return layer.constants((found.double() * scales.double()).numpy(), error.double().numpy())
 
@@ -85,15 +87,17 @@ class _Output:
         self._scales, self._bias, self._bounds, self._given = scales, bias[:, :, None], bounds, given
         self._target = target.clamp(*bounds)
         self._power = float(self._target.var()) or 1.0
+        self._learned = max(1, int(given.shape[2] * LEARNED))  # positions of the first samples
+        self.kept = slice(min(self._learned, given.shape[2] - 1), None)  # to choose by: nothing was learned from them
 
-    def error(self, integers: Tensor, picks: Tensor | slice = slice(None)) -> Tensor:
+    def error(self, integers: Tensor, picks: Tensor | slice) -> Tensor:
         """The squared error of an output channel, summed over these."""
         found = ((integers * self._scales) @ self._given[:, :, picks] + self._bias).clamp(*self._bounds)
         return (found - self._target[:, :, picks]).pow(2).mean(2).sum() / self._power
 
     def picks(self) -> Tensor:
         """A batch of positions."""
-        return torch.randint(self._given.shape[2], (min(BATCH, self._given.shape[2]),))
+        return torch.randint(self._learned, (min(BATCH, self._learned),))
 
 
 def _learned(real: Tensor, limits: tuple[int, int], output: _Output) -> tuple[Tensor, Tensor]:

@@ -515,6 +515,18 @@ def test_what_was_measured_is_kept(
     assert stored.effects[0].snr_db == found.tensors[0].worst_db
 
 
+def test_what_an_own_metric_found_is_not_kept(healthy: ir.Model, samples: Samples) -> None:
+    """Its code may be another one the next time, under the same name."""
+    case, top1 = case_of(healthy, samples.some(4)), verify.metric_of("top1", ROOT)
+
+    def remember(stage: str, depends_on: Any, make: Callable[[], Any]) -> Any:
+        raise LookupError(stage)
+
+    assert sensitivity.remembered(case.subject, case.judging, SILENT, ("own:metric", top1), remember).effects
+    with pytest.raises(LookupError, match="sensitivity"):
+        sensitivity.remembered(case.subject, case.judging, SILENT, ("top1", top1), remember)
+
+
 def measured_again(case: Case, monkeypatch: pytest.MonkeyPatch) -> Sensitivity:
     monkeypatch.undo()
     return measure(case.subject, case.judging.some(sensitivity.SAMPLES), SILENT)

@@ -151,9 +151,13 @@ def remembered(
     metric: tuple[str, Metric] | None = None,
     remember: Remember = forget,
 ) -> Sensitivity:
-    """``measure`` with a metric (name, function), kept by ``remember`` (as ``stages.Work.remembered``)."""
+    """``measure`` with a metric (name, function), kept by ``remember`` (as ``stages.Work.remembered``).
+
+    What came of the user's own metric is not kept: its code may have changed.
+    """
     few = judging.some(SAMPLES)
-    name, function = metric or (None, None)
+    name, function = metric or ("", None)
+    remember = forget if ":" in name else remember
 
     def measured() -> Any:
         return encode(measure(subject, few, progress, function))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.doctor import TRIALS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -17,6 +19,14 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared models")
     return folder
+
+
+@pytest.fixture
+def relu(tmp_path: Path) -> Path:
+    """A tiny TFLite file."""
+    path = tmp_path / "relu.tflite"
+    path.write_bytes(TRIALS["litert"]())
+    return path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,7 +17,6 @@ from small_onnx import qdq_conv_relu
 from edgekit.build import build
 from edgekit.device import Device
 from edgekit.device_doctor import diagnose
-from edgekit.doctor import TRIALS
 from edgekit.errors import DeviceError, EdgekitError, InputError
 from edgekit.frontends import load_graph
 from edgekit.project import load_project
@@ -41,13 +40,6 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
 
 def perf_test(phone: Device) -> Device:
     return replace(phone, benchmark=str(Path(phone.benchmark).with_name("onnxruntime_perf_test")))
-
-
-@pytest.fixture
-def relu(tmp_path: Path) -> Path:
-    path = tmp_path / "relu.tflite"
-    path.write_bytes(TRIALS["litert"]())
-    return path
 
 
 @pytest.fixture

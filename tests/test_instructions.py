@@ -17,19 +17,11 @@ from nets import cnn
 from small_onnx import qdq_conv_relu
 
 from edgekit.device import Device
-from edgekit.doctor import TRIALS
 from edgekit.errors import DeviceError, ModelError
 from edgekit.instructions import count_instructions
 
 STAND_IN = Path(__file__).parent / "stand_in"
 NEEDS_VALGRIND = pytest.mark.skipif(shutil.which("valgrind") is None, reason="no valgrind here (apt install valgrind)")
-
-
-@pytest.fixture
-def relu(tmp_path: Path) -> Path:
-    path = tmp_path / "relu.tflite"
-    path.write_bytes(TRIALS["litert"]())
-    return path
 
 
 @pytest.fixture

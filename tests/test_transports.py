@@ -31,7 +31,6 @@ from small_onnx import conv_relu, model, qdq_conv_relu, tensor, weights
 
 from edgekit.device import Device
 from edgekit.device_check import DeviceCheck
-from edgekit.doctor import TRIALS
 from edgekit.errors import DeviceError, ModelError
 from edgekit.measure import effort, request_for
 from edgekit.report import answers
@@ -61,13 +60,6 @@ def here(tmp_path: Path) -> Device:
 def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.onnx"
     path.write_bytes(qdq_conv_relu())
-    return path
-
-
-@pytest.fixture
-def relu(tmp_path: Path) -> Path:
-    path = tmp_path / "relu.tflite"
-    path.write_bytes(TRIALS["litert"]())
     return path
 
 

@@ -29,6 +29,7 @@ from edgekit.progress import Progress
 from edgekit.quant import calibrate
 from edgekit.quant.plan import QParams, QuantPlan
 from edgekit.quant.ranges import CLIPPING_WEIGHT, METHODS, Method, Range, Statistics
+from edgekit.quant.simulate import rounding
 from edgekit.quant.solve import joined, solve
 from edgekit.reference import Reference
 from edgekit.samples import Sample
@@ -177,12 +178,10 @@ class _Judge:
         return results
 
     def _rounded(self, value: ir.Value, q: QParams) -> ir.Value:
-        """The value as it is after having been stored: clip(round(value / scale), limits) x scale."""
-        low, high = (limit - q.zero_point[0] for limit in q.limits)
-        scale = self._number(q.scale[0])
-        for op_type, more in (("Div", [scale]), ("Round", []), ("Clip", [self._number(low), self._number(high)])):
+        """The value as it is after having been stored."""
+        for op_type, more in rounding(q, self._number):
             value = self._op(op_type, [value, *more], value)
-        return self._op("Mul", [value, scale], value)
+        return value
 
     def _clipped(self, value: ir.Value, q: QParams) -> ir.Value:
         """The value cut to what can be stored, not rounded."""

@@ -47,13 +47,6 @@ class Layer:
     window: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
-    def input(self) -> str:
-        """The name of what the weights multiply."""
-        value = self.unit.node.inputs[0]
-        assert value is not None
-        return str(value.name)
-
-    @property
     def weight(self) -> ir.Value:
         """The weights as the model holds them."""
         value = constant_weight(self.unit)
@@ -189,7 +182,7 @@ def _observed(layer: Layer, wanted: Sequence[Array], given: Sequence[Array]) -> 
 
 
 def weights_of(model: ir.Model, plan: QuantPlan) -> dict[str, QParams]:
-    """The weights that ``reconstruct`` rounds, and how the plan quantizes them: all that the result depends on."""
+    """The weights that ``reconstruct`` rounds, and how the plan quantizes them."""
     names = [str(layer.weight.name) for layer in layers_of(model, plan)]
     return {name: plan[name] for name in names}
 

@@ -6,7 +6,7 @@ take for parts of integer kernels; here they are ordinary ops.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -33,13 +33,20 @@ def with_rounding(model: ir.Model, plan: Mapping[str, QParams], constants: Mappi
     return copy
 
 
+def rounding(q: QParams, number: Callable[[float], ir.Value]) -> list[tuple[str, list[ir.Value]]]:
+    """The ops that round a value, each with its other inputs: clip(round(value / scale), limits) x scale, half to even.
+
+    ``number`` makes a float32 constant.
+    """
+    scale, low, high = (number(x) for x in (q.scale[0], *(limit - q.zero_point[0] for limit in q.limits)))
+    return [("Div", [scale]), ("Round", []), ("Clip", [low, high]), ("Mul", [scale])]
+
+
 def _round(graph: ir.Graph, value: ir.Value, q: QParams) -> None:
-    """clip(round(value / scale), limits) x scale, half to even, in float32, where ``value`` was read."""
+    """Round a value where it was read."""
     name, readers = str(value.name), [(use.node, use.idx) for use in value.uses()]
-    ends = [limit - q.zero_point[0] for limit in q.limits]
-    scale, low, high = (add_constant(graph, f"{name}/grid", np.asarray(x, np.float32)) for x in (q.scale[0], *ends))
     nodes, result = [], value
-    for op_type, more in (("Div", [scale]), ("Round", []), ("Clip", [low, high]), ("Mul", [scale])):
+    for op_type, more in rounding(q, lambda x: add_constant(graph, f"{name}/grid", np.asarray(x, np.float32))):
         nodes.append(make(op_type, [result, *more], value, f"{name}/{op_type.lower()}"))
         result = nodes[-1].outputs[0]
     producer = value.producer()
